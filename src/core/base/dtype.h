@@ -1,0 +1,34 @@
+// Element types of tensors, by the names that torch gives them.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string_view>
+
+namespace ckpt {
+
+enum class DType : uint8_t {
+  kBool, kUInt8, kInt8, kUInt16, kInt16, kUInt32, kInt32, kUInt64, kInt64,
+  kFloat16, kBFloat16, kFloat32, kFloat64,
+  kComplex32, kComplex64, kComplex128,
+  kFloat8E4M3FN, kFloat8E5M2, kFloat8E4M3FNUZ, kFloat8E5M2FNUZ, kFloat8E8M0FNU,
+  kQInt8, kQUInt8, kQInt32, kQUInt4x2, kQUInt2x4,
+};
+
+/// Bytes of one element.
+uint64_t width(DType dtype);
+
+/// "float32", "bfloat16", "float8_e4m3fn", ...
+std::string_view name(DType dtype);
+
+/// From torch's name ("float32") or a flag's short one (f16, bf16, f32, f64).
+std::optional<DType> dtype_from_name(std::string_view name);
+
+/// From the class of a storage in a pickle ("FloatStorage"); std::nullopt for UntypedStorage and unknown ones.
+std::optional<DType> dtype_from_storage_class(std::string_view storage_class);
+
+/// From and to safetensors' spelling ("F32"); std::nullopt where safetensors has none.
+std::optional<DType> dtype_from_safetensors(std::string_view name);
+std::optional<std::string_view> safetensors_name(DType dtype);
+
+}  // namespace ckpt

@@ -1,0 +1,95 @@
+// Reads a file that torch::serialize::OutputArchive wrote (a TorchScript module in a zip) without LibTorch.
+//
+// Such an archive is a tree: each level holds named values: tensors (parameters and buffers), numbers, texts, lists and
+// nested archives. `data.pkl` pickles the tree (protocol 2, objects of classes `__torch__...` by NEWOBJ and BUILD with
+// a dict of attributes); tensors are torch._utils._rebuild_tensor_v2 over persistent ids ("storage", class, key,
+// location, numel); bytes lie in `data/<key>`. `code/` and `constants.pkl` are never run and not needed.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <variant>
+#include <vector>
+
+#include "core/base/dtype.h"
+#include "core/format/zip_reader.h"
+#include "core/io/file.h"
+
+namespace ckpt::format {
+
+/// A tensor in a file. Strides and the storage are checked: every element lies inside its record.
+struct StoredTensor {
+  DType dtype = DType::kFloat32;
+  std::vector<int64_t> shape;
+  std::vector<int64_t> strides;   ///< in elements
+  uint64_t elements = 0;          ///< product of shape
+  uint64_t bytes = 0;             ///< elements x width
+  uint64_t file_offset = 0;       ///< of the element [0, 0, ...]
+  uint64_t storage_offset = 0;    ///< of the storage's first byte, in the file
+  uint64_t storage_bytes = 0;
+  std::string record;             ///< zip record of the storage ("data/3"); for safetensors empty
+  bool is_parameter = false;      ///< requires_grad in the pickle
+
+  /// Row-major without gaps: the bytes at file_offset are the tensor.
+  bool contiguous() const;
+};
+
+struct Archive;
+
+/// std::monostate: None.
+using ArchiveValue = std::variant<std::monostate, bool, int64_t, double, std::string, StoredTensor,
+                                  std::vector<int64_t>, std::vector<double>, std::vector<StoredTensor>,
+                                  std::shared_ptr<const Archive>>;
+
+/// One level. Names are as they stand in the file (not unescaped), in the order of the pickle.
+struct Archive {
+  std::vector<std::pair<std::string, ArchiveValue>> members;
+
+  const ArchiveValue* find(std::string_view name) const;
+  /// The member of that name and type, or nullptr.
+  template <class T>
+  const T* get(std::string_view name) const {
+    const ArchiveValue* value = find(name);
+    return value ? std::get_if<T>(value) : nullptr;
+  }
+  /// The nested archive of that name, or nullptr.
+  const Archive* nested(std::string_view name) const;
+};
+
+/// An open archive file.
+class ArchiveFile {
+ public:
+  /// kCorrupt, kUnsafe (a global outside the allow-list) or kUnsupported; never runs or imports anything.
+  static ArchiveFile open(const std::string& path);
+  static ArchiveFile open(io::File file);
+
+  const io::File& file() const { return *file_; }
+  const ZipReader& zip() const { return *zip_; }
+  const Archive& root() const { return *root_; }
+
+ private:
+  std::unique_ptr<io::File> file_;  // on the heap: zip_ refers to it
+  std::unique_ptr<ZipReader> zip_;
+  std::shared_ptr<const Archive> root_;
+};
+
+/// All tensors below `archive`, names joined with '.', unescaped where `escaped`, in the order of the pickle.
+struct NamedTensor {
+  std::string name;
+  StoredTensor tensor;
+};
+std::vector<NamedTensor> tensors_of(const Archive& archive, bool escaped);
+
+/// LibTorch writes names that it cannot read back: Python's keywords, names with a quote, a backslash or a control
+/// character. Such names, and '%' itself, are written with %XX (two upper-case hex digits): a bad character by its
+/// code, a keyword by the code of its first letter. Bijective on all names.
+std::string escape_name(std::string_view name);
+/// Undoes it; a '%' that begins no such code stays as it is.
+std::string unescape_name(std::string_view name);
+
+/// Whether the archive was written by ckpt (has the member `ckpt`): only then its names are escaped.
+bool is_training_state(const Archive& root);
+
+}  // namespace ckpt::format

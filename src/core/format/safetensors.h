@@ -1,0 +1,41 @@
+// safetensors: u64 header length, JSON header {name: {dtype, shape, data_offsets}, "__metadata__": {text: text}}, data.
+// Offsets are relative to the data, cover it without hole or overlap. Little-endian.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "core/format/archive.h"
+#include "core/io/block_writer.h"
+#include "core/io/file.h"
+
+namespace ckpt::format {
+
+struct SafetensorsIndex {
+  std::vector<NamedTensor> tensors;             ///< sorted by where their data is
+  std::map<std::string, std::string> metadata;
+  uint64_t data_offset = 0;
+};
+
+/// Reads and checks the header: length <= 100,000,000, strict JSON, duplicate keys, offsets, holes, overlaps, sizes,
+/// bytes after the end. kCorrupt; kUnsupported for dtypes without a DType. Header parsed as a stream: at most file
+/// size + 64 MiB of memory.
+SafetensorsIndex read_safetensors(const io::File& file);
+
+/// One tensor to write; `data` is contiguous and stays valid until the writer has finished.
+struct TensorToWrite {
+  std::string name;
+  DType dtype = DType::kFloat32;
+  std::vector<int64_t> shape;
+  ByteView data;
+};
+
+/// Appends a whole file: tensors sorted by width (widest first), then by name, so that all are aligned; header padded
+/// with blanks to a multiple of 8. The same input gives the same bytes. kUnsupported where a dtype has no spelling,
+/// kInvalid for duplicate names or data that does not fit the shape; nothing was appended then.
+void write_safetensors(io::BlockWriter& writer, std::vector<TensorToWrite> tensors,
+                       const std::map<std::string, std::string>& metadata);
+
+}  // namespace ckpt::format

@@ -1,0 +1,57 @@
+// Writes a file of unknown length as a stream of blocks: hashed and written by a few threads with direct I/O, while the
+// caller goes on producing.
+//
+// The caller appends; each full block of kBlockBytes is handed to a worker, which gathers it into an aligned buffer,
+// hashes it (XXH3-64) and writes it at its place. Where the file system refuses O_DIRECT the same blocks go through
+// the cache. At most kMaxBytesInFlight bytes are buffered; append() waits for room.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "core/io/file.h"
+
+namespace ckpt::io {
+
+inline constexpr uint64_t kBlockBytes = 4194304;
+inline constexpr uint64_t kMaxBytesInFlight = 48 << 20;
+
+struct WrittenFile {
+  uint64_t bytes = 0;
+  std::vector<uint64_t> xxh3_64;  ///< one for each block of kBlockBytes; the last may be shorter; none for no bytes
+};
+
+class BlockWriter {
+ public:
+  /// Takes a file just made by Directory::create. `expected_bytes` (0: unknown) is reserved before the first write.
+  explicit BlockWriter(File file, uint64_t expected_bytes = 0);
+  /// Waits for its threads; without finish() the file is left as it is.
+  ~BlockWriter();
+  BlockWriter(const BlockWriter&) = delete;
+  BlockWriter& operator=(const BlockWriter&) = delete;
+
+  /// Copies the bytes before it returns. After an error of a worker it drops them and returns false; the error is
+  /// thrown by finish(). Never throws: it is called from inside LibTorch's serializer, which cannot fail cleanly.
+  bool append(ByteView bytes) noexcept;
+
+  /// Like append(), but the bytes stay the caller's, unchanged, until finish() or destruction: they are read later.
+  bool append_stable(ByteView bytes) noexcept;
+
+  /// Waits, truncates to the exact length, fsyncs and closes. Throws the first error.
+  WrittenFile finish();
+
+ private:
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+/// Writes, fsyncs and closes a small file; returns what a manifest says of it.
+WrittenFile write_file(const Directory& directory, std::string_view name, ByteView bytes);
+
+/// Replaces `path` with what `produce(writer)` appends: a temporary file beside it, fsync, rename, fsync of the
+/// parent. Atomic and durable; on an error the old file is as it was and the temporary is gone.
+WrittenFile replace_file(const std::string& path, const std::function<void(BlockWriter&)>& produce);
+
+}  // namespace ckpt::io
