@@ -92,7 +92,7 @@ foreach(part MAJOR MINOR PATCH)
   list(APPEND CKPT_LIBTORCH_VERSION "${CMAKE_MATCH_1}")
 endforeach()
 list(JOIN CKPT_LIBTORCH_VERSION "." CKPT_LIBTORCH_VERSION)
-# Debian's 1.13.1 calls itself 1.13.0 in version.h.
+# The release as the package states it, where it does (Debian's 1.13.1 calls itself 1.13.0 throughout).
 file(GLOB ckpt_version_files "${CKPT_LIBTORCH_LIB}/cmake/Torch/TorchConfigVersion.cmake"
      "${CKPT_LIBTORCH_ROOT}/share/cmake/Torch/TorchConfigVersion.cmake")
 foreach(file ${ckpt_version_files})
