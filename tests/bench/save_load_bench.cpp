@@ -168,10 +168,10 @@ void async_stall(benchmark::State& state, const std::string& dir) {
   fs::remove_all(run);
 }
 
-/// A checkpoint and what LibTorch writes, to be read by the load benchmarks; in the page cache.
+/// A checkpoint and what LibTorch writes, to be read by the load benchmarks; in the page cache. Made once for each
+/// place, removed with it.
 struct Files {
-  explicit Files(const std::string& dir) : run(dir + "/run"), torch(dir + "/torch_save.pt") {
-    fs::remove_all(run);
+  explicit Files(const std::string& dir) : run(dir + "/loaded"), torch(dir + "/loaded.pt") {
     ckpt::TrainingState training = state_of_model();
     checkpoint = ckpt::CheckpointManager(run).save(training).path;
     torch::save(data->model, torch);
@@ -182,15 +182,16 @@ struct Files {
       ::close(fd);
     }
   }
-  ~Files() {
-    fs::remove_all(run);
-    fs::remove(torch);
-  }
   std::string run, torch, checkpoint;
 };
 
+const Files& files_in(const std::string& dir) {
+  static std::map<std::string, Files> made;
+  return made.try_emplace(dir, dir).first->second;
+}
+
 void pread_two_threads(benchmark::State& state, const std::string& dir) {
-  const Files files(dir);
+  const Files& files = files_in(dir);
   const int fd = ::open((files.checkpoint + "/state.pt").c_str(), O_RDONLY);
   repeat(state, [&] {
     const auto start = Clock::now();
@@ -205,7 +206,7 @@ void pread_two_threads(benchmark::State& state, const std::string& dir) {
 }
 
 void mmap_and_copy(benchmark::State& state, const std::string& dir) {
-  const Files files(dir);
+  const Files& files = files_in(dir);
   const int fd = ::open((files.checkpoint + "/state.pt").c_str(), O_RDONLY);
   repeat(state, [&] {
     const auto start = Clock::now();
@@ -221,7 +222,7 @@ void mmap_and_copy(benchmark::State& state, const std::string& dir) {
 }
 
 void torch_load(benchmark::State& state, const std::string& dir) {
-  const Files files(dir);
+  const Files& files = files_in(dir);
   repeat(state, [&] {
     const auto start = Clock::now();
     torch::load(data->model, files.torch);
@@ -231,7 +232,7 @@ void torch_load(benchmark::State& state, const std::string& dir) {
 
 template <bool kVerify>
 void ckpt_load(benchmark::State& state, const std::string& dir) {
-  const Files files(dir);
+  const Files& files = files_in(dir);
   ckpt::TrainingState training = state_of_model();
   ckpt::CheckpointManager manager(files.run, {.verify = kVerify});
   repeat(state, [&] {
