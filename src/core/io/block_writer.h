@@ -8,6 +8,7 @@
 
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -39,19 +40,21 @@ class BlockWriter {
   /// Like append(), but the bytes stay the caller's, unchanged, until finish() or destruction: they are read later.
   bool append_stable(ByteView bytes) noexcept;
 
-  /// Waits, truncates to the exact length, fsyncs and closes. Throws the first error.
-  WrittenFile finish();
+  /// Waits, truncates to the exact length, sets `mode` where given, fsyncs and closes. Throws the first error.
+  WrittenFile finish(std::optional<uint32_t> mode = std::nullopt);
 
  private:
   struct Impl;
   std::unique_ptr<Impl> impl_;
 };
 
-/// Writes, fsyncs and closes a small file; returns what a manifest says of it.
+/// Writes, fsyncs and closes a new file of mode 0600; returns what a manifest says of it. On an error it is removed.
 WrittenFile write_file(const Directory& directory, std::string_view name, ByteView bytes);
 
-/// Replaces `path` with what `produce(writer)` appends: a temporary file beside it, fsync, rename, fsync of the
-/// parent. Atomic and durable; on an error the old file is as it was and the temporary is gone.
+/// Replaces `path` with what `produce(writer)` appends: a temporary file `<name>.tmp-<32 hex>` beside it, fsync, rename,
+/// fsync of the parent. Atomic and durable; the mode is 0666 less the umask; a link of that name is replaced, not
+/// followed. On an error the old file is as it was and the temporary is gone, except that when the last fsync fails
+/// the new file has the name already, and the error says that this may not last.
 WrittenFile replace_file(const std::string& path, const std::function<void(BlockWriter&)>& produce);
 
 }  // namespace ckpt::io

@@ -16,6 +16,10 @@
 
 namespace ckpt::io {
 
+namespace sys {
+class Place;
+}
+
 /// An open descriptor with the path it is known by. Closing in the destructor ignores errors; what was written is
 /// closed by File::close().
 class Fd {
@@ -79,6 +83,7 @@ class File {
  private:
   friend class Directory;
   explicit File(Fd fd) : fd_(std::move(fd)) {}
+  static File open_regular(const sys::Place& place, int flags);
   Fd fd_;
 };
 
@@ -92,10 +97,12 @@ class Directory {
  public:
   /// kNotFound where absent or no directory.
   static Directory open(const std::string& path);
-  /// Creates `path` (one level; mode 0777 less the umask), fsyncs its parent, opens it. An existing one is just opened
-  /// (and `created` says so).
+  /// Creates `path` (one level; mode 0777 less the umask) where absent (`created` says so), opens it, fsyncs its parent
+  /// (also of an existing one: whoever made it may have died before that). kUnsafe where anybody may write to it and it
+  /// has no sticky bit.
   static Directory open_or_create(const std::string& path, bool* created = nullptr);
 
+  const Fd& fd() const { return fd_; }
   const std::string& path() const { return fd_.path(); }
   std::string path_of(std::string_view name) const;
 
@@ -114,14 +121,15 @@ class Directory {
 
   /// Fails with kIo where `to` exists and is not an empty directory (for files: replaces).
   void rename(std::string_view from, std::string_view to) const;
-  /// Like rename, but never replaces: false where `to` exists.
+  /// Like rename, but never replaces: false where `to` exists. Where the system cannot do both in one step, another
+  /// writer could come between; the lock of a run keeps them apart.
   bool rename_noreplace(std::string_view from, std::string_view to) const;
   /// Swaps the two names in one step. False where the file system or system cannot.
   bool exchange(std::string_view a, std::string_view b) const;
 
   /// std::nullopt where `name` is absent or no link.
   std::optional<std::string> read_link(std::string_view name) const;
-  /// Makes or replaces the link `name` by way of a temporary name and a rename.
+  /// Makes or replaces the link `name` by way of the temporary name `<name>.tmp-<32 hex>` and a rename.
   void replace_link(std::string_view name, std::string_view target) const;
 
   /// True where it was there.
@@ -136,6 +144,8 @@ class Directory {
 
  private:
   explicit Directory(Fd fd) : fd_(std::move(fd)) {}
+  /// False where it is a directory.
+  bool try_unlink(std::string_view name) const;
   Fd fd_;
 };
 
@@ -148,7 +158,8 @@ std::optional<Stat> stat(const std::string& path);
 /// 32 lower-case hex digits from the system's generator.
 std::string random_name();
 
-/// The mode a new file (0666) or directory (0777) gets under the process's umask, without changing the umask.
+/// The mode a new file (0666) or directory (0777) gets under the process's umask. Read from /proc; where there is none,
+/// the umask is 077 for a moment, as POSIX can read it only by setting it.
 uint32_t mode_of_umask(uint32_t mode);
 
 }  // namespace ckpt::io
