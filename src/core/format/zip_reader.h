@@ -6,8 +6,8 @@
 #pragma once
 
 #include <cstdint>
-#include <map>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "core/io/file.h"
@@ -15,12 +15,12 @@
 namespace ckpt::format {
 
 struct ZipRecord {
-  std::string name;             ///< without the top folder
-  uint64_t header_offset = 0;   ///< of the local header
-  uint64_t data_offset = 0;     ///< of the first byte of data
-  uint64_t stored_bytes = 0;    ///< in the file
-  uint64_t bytes = 0;           ///< after inflating; the same where stored
-  uint32_t crc = 0;             ///< CRC-32 of the data, as the central directory says
+  std::string name;            ///< without the top folder
+  uint64_t header_offset = 0;  ///< of the local header
+  uint64_t data_offset = 0;    ///< of the first byte of data
+  uint64_t stored_bytes = 0;   ///< in the file
+  uint64_t bytes = 0;          ///< after inflating; the same where stored
+  uint32_t crc = 0;            ///< CRC-32 of the data, as the central directory says
   bool deflated = false;
 };
 
@@ -37,7 +37,8 @@ class ZipReader {
   const std::string& top_folder() const { return top_; }
   /// In the order of their data in the file.
   const std::vector<ZipRecord>& records() const { return records_; }
-  const ZipRecord* find(const std::string& name) const;
+  /// nullptr where there is none.
+  const ZipRecord* find(std::string_view name) const;
   /// Where the central directory begins.
   uint64_t directory_offset() const { return directory_offset_; }
   /// Whether all CRCs are zero: "not computed", an option of newer torch.
@@ -48,19 +49,21 @@ class ZipReader {
   std::vector<std::byte> read(const ZipRecord& record, uint64_t limit) const;
 
  private:
+  void index_names();
+
   const io::File& file_;
   std::string top_;
   std::vector<ZipRecord> records_;
-  std::map<std::string, size_t> by_name_;
+  std::vector<uint32_t> by_name_;  // places in records_, sorted by name without regard to case
   uint64_t directory_offset_ = 0;
   bool crcs_absent_ = false;
 };
 
 /// One place that is damaged.
 struct Damage {
-  std::string record;       ///< zip record, or empty
-  std::string tensor;       ///< or empty
-  uint64_t offset = 0;      ///< where the smallest range known to be damaged begins, in the file
+  std::string record;   ///< zip record, or empty
+  std::string tensor;   ///< or empty
+  uint64_t offset = 0;  ///< where the smallest range known to be damaged begins, in the file
   std::string reason;
 };
 
