@@ -10,6 +10,8 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <string_view>
+#include <utility>
 #include <variant>
 #include <vector>
 
@@ -23,14 +25,14 @@ namespace ckpt::format {
 struct StoredTensor {
   DType dtype = DType::kFloat32;
   std::vector<int64_t> shape;
-  std::vector<int64_t> strides;   ///< in elements
-  uint64_t elements = 0;          ///< product of shape
-  uint64_t bytes = 0;             ///< elements x width
-  uint64_t file_offset = 0;       ///< of the element [0, 0, ...]
-  uint64_t storage_offset = 0;    ///< of the storage's first byte, in the file
+  std::vector<int64_t> strides;  ///< in elements
+  uint64_t elements = 0;         ///< product of shape
+  uint64_t bytes = 0;            ///< elements x width
+  uint64_t file_offset = 0;      ///< of the element [0, 0, ...]
+  uint64_t storage_offset = 0;   ///< of the storage's first byte, in the file
   uint64_t storage_bytes = 0;
-  std::string record;             ///< zip record of the storage ("data/3"); for safetensors empty
-  bool is_parameter = false;      ///< requires_grad in the pickle
+  std::string record;         ///< zip record of the storage ("data/3"); for safetensors empty
+  bool is_parameter = false;  ///< requires_grad in the pickle
 
   /// Row-major without gaps: the bytes at file_offset are the tensor.
   bool contiguous() const;
@@ -38,10 +40,10 @@ struct StoredTensor {
 
 struct Archive;
 
-/// std::monostate: None.
-using ArchiveValue = std::variant<std::monostate, bool, int64_t, double, std::string, StoredTensor,
-                                  std::vector<int64_t>, std::vector<double>, std::vector<StoredTensor>,
-                                  std::shared_ptr<const Archive>>;
+/// std::monostate: None. A tuple of integers or of floats is a list here.
+using ArchiveValue =
+    std::variant<std::monostate, bool, int64_t, double, std::string, StoredTensor, std::vector<int64_t>,
+                 std::vector<double>, std::vector<StoredTensor>, std::shared_ptr<const Archive>>;
 
 /// One level. Names are as they stand in the file (not unescaped), in the order of the pickle.
 struct Archive {
@@ -56,6 +58,13 @@ struct Archive {
   }
   /// The nested archive of that name, or nullptr.
   const Archive* nested(std::string_view name) const;
+
+  /// Makes find() see what `members` holds now; to be called after they were filled. A name that is there twice, or
+  /// nullptr.
+  const std::string* index();
+
+ private:
+  std::vector<uint32_t> by_name_;  // places in members, sorted by name
 };
 
 /// An open archive file.
@@ -70,6 +79,7 @@ class ArchiveFile {
   const Archive& root() const { return *root_; }
 
  private:
+  ArchiveFile() = default;
   std::unique_ptr<io::File> file_;  // on the heap: zip_ refers to it
   std::unique_ptr<ZipReader> zip_;
   std::shared_ptr<const Archive> root_;

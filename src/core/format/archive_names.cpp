@@ -1,0 +1,82 @@
+// Names of an archive's members: LibTorch's trouble with some, and the way from a tree to dotted names.
+#include <algorithm>
+#include <array>
+
+#include "core/format/archive.h"
+
+namespace ckpt::format {
+namespace {
+
+// Sorted. Python's keywords, as LibTorch's lexer knows them and as newer ones may.
+constexpr std::array<std::string_view, 35> kKeywords = {
+    "False", "None",     "True",  "and",    "as",   "assert", "async",  "await",    "break",
+    "class", "continue", "def",   "del",    "elif", "else",   "except", "finally",  "for",
+    "from",  "global",   "if",    "import", "in",   "is",     "lambda", "nonlocal", "not",
+    "or",    "pass",     "raise", "return", "try",  "while",  "with",   "yield"};
+
+bool must_escape(char c) {
+  const auto code = static_cast<unsigned char>(c);
+  return code < 0x20 || code == 0x7f || c == '"' || c == '\\' || c == '%';
+}
+
+constexpr std::string_view kDigits = "0123456789ABCDEF";
+
+void append_code(std::string& to, char c) {
+  const auto code = static_cast<unsigned char>(c);
+  to += '%';
+  to += kDigits[code >> 4];
+  to += kDigits[code & 15];
+}
+
+void collect(const Archive& archive, const std::string& prefix, bool escaped, std::vector<NamedTensor>& into) {
+  for (const auto& [name, value] : archive.members) {
+    const std::string full = prefix + (escaped ? unescape_name(name) : name);
+    if (const auto* tensor = std::get_if<StoredTensor>(&value)) {
+      into.push_back({full, *tensor});
+    } else if (const auto* list = std::get_if<std::vector<StoredTensor>>(&value)) {
+      for (size_t i = 0; i < list->size(); ++i) into.push_back({full + "." + std::to_string(i), (*list)[i]});
+    } else if (const auto* nested = std::get_if<std::shared_ptr<const Archive>>(&value)) {
+      collect(**nested, full + ".", escaped, into);
+    }
+  }
+}
+
+}  // namespace
+
+std::string escape_name(std::string_view name) {
+  std::string escaped;
+  escaped.reserve(name.size());
+  const bool keyword = std::binary_search(kKeywords.begin(), kKeywords.end(), name);
+  for (size_t i = 0; i < name.size(); ++i) {
+    if (must_escape(name[i]) || (keyword && i == 0))
+      append_code(escaped, name[i]);
+    else
+      escaped += name[i];
+  }
+  return escaped;
+}
+
+std::string unescape_name(std::string_view name) {
+  std::string plain;
+  plain.reserve(name.size());
+  for (size_t i = 0; i < name.size(); ++i) {
+    if (name[i] == '%' && name.size() - i > 2) {
+      const size_t high = kDigits.find(name[i + 1]), low = kDigits.find(name[i + 2]);
+      if (high != std::string_view::npos && low != std::string_view::npos) {
+        plain += static_cast<char>(high << 4 | low);
+        i += 2;
+        continue;
+      }
+    }
+    plain += name[i];
+  }
+  return plain;
+}
+
+std::vector<NamedTensor> tensors_of(const Archive& archive, bool escaped) {
+  std::vector<NamedTensor> tensors;
+  collect(archive, "", escaped, tensors);  // ArchiveFile::open bounds the depth, and what sharing can multiply
+  return tensors;
+}
+
+}  // namespace ckpt::format

@@ -1,0 +1,325 @@
+#include "core/format/archive_pickle.h"
+
+#include <algorithm>
+#include <array>
+#include <unordered_map>
+
+#include "core/base/checked.h"
+#include "core/base/quote.h"
+#include "core/format/tensor_check.h"
+
+namespace ckpt::format {
+namespace {
+
+constexpr int kMaxDepth = 1000;
+
+bool is_class(std::string_view module) { return module == "__torch__" || module.starts_with("__torch__."); }
+
+/// What torch itself puts into such a pickle, whether or not this reader can express it.
+bool is_known_global(std::string_view module, std::string_view name) {
+  if (is_class(module) || module == "torch.jit._pickle") return true;
+  if (module == "collections") return name == "OrderedDict";
+  if (module == "torch._utils") return name.starts_with("_rebuild_");
+  return module == "torch" && (name.ends_with("Storage") || name == "device" || name == "Size");
+}
+
+/// What a subtree costs where it is expanded: once for each way that leads to it.
+struct Extent {
+  int height = 1;
+  uint64_t tensors = 0;
+  uint64_t name_bytes = 0;  ///< of all its tensors' joined names
+};
+
+class Converter {
+ public:
+  Converter(const ZipReader& zip, const Pickle& pickle, uint64_t memory)
+      : zip_(zip), pickle_(pickle), memory_(memory), types_(zip.records().size(), kNoType) {}
+
+  std::shared_ptr<const Archive> root();
+
+ private:
+  struct Converted {
+    std::shared_ptr<const Archive> archive;  ///< nullptr while it is under way: then it holds itself
+    Extent extent;
+  };
+  static constexpr uint8_t kNoType = 0xff;
+
+  const Converted& archive(PickleNode node);
+  void add_extent(Extent& to, const ArchiveValue& value, PickleNode node, size_t name_bytes);
+  ArchiveValue value(PickleNode node);
+  ArchiveValue object_value(PickleNode node);
+  ArchiveValue list_value(const PickleObject& object);
+  ArchiveValue plain_list(PickleNode node);
+  template <class T>
+  std::vector<T> list_of(std::span<const PickleNode> items);
+  StoredTensor tensor(PickleNode node);
+  const ZipRecord& storage(PickleNode node, StoredTensor& tensor, uint64_t& elements);
+  std::vector<int64_t> integers(PickleNode node, const char* what);
+  std::span<const PickleNode> tuple(PickleNode node, const char* what) const;
+
+  [[noreturn]] void fail(ErrorCode code, const std::string& message) const;
+  [[noreturn]] void corrupt(const std::string& message) const { fail(ErrorCode::kCorrupt, message); }
+  void charge(uint64_t bytes);
+
+  const ZipReader& zip_;
+  const Pickle& pickle_;
+  uint64_t memory_;
+  std::vector<uint8_t> types_;  // of each record: the dtype it is used with
+  std::unordered_map<PickleNode, Converted> archives_;
+  std::vector<std::string_view> path_;
+};
+
+void Converter::fail(ErrorCode code, const std::string& message) const {
+  std::string name;
+  for (std::string_view part : path_) {
+    if (!name.empty()) name += '.';
+    name += part.substr(0, 200);
+    if (name.size() > 400) break;  // quote() shortens it anyway
+  }
+  const std::string where = path_.empty() ? "archive: " : "archive member " + quote(name) + ": ";
+  throw Error(code, zip_.file().path(), where + message, {.tensor = name});
+}
+
+void Converter::charge(uint64_t bytes) {
+  if (bytes > memory_) corrupt("what it holds takes more memory than a file of this size may");
+  memory_ -= bytes;
+}
+
+std::shared_ptr<const Archive> Converter::root() {
+  for (PickleNode global : pickle_.globals()) {
+    const std::string_view module = pickle_.module(global), name = pickle_.text(global);
+    if (!is_known_global(module, name)) {
+      fail(ErrorCode::kUnsafe, "it names the global " + quote(std::string(module) + "." + std::string(name)) +
+                                   ", which no archive of torch::serialize holds");
+    }
+  }
+  const PickleNode node = pickle_.root();
+  if (pickle_.kind(node) != PickleKind::kObject || !pickle_.object(node).is_new) {
+    fail(ErrorCode::kUnsupported, "expected what torch::serialize writes (a module), found another pickled value");
+  }
+  const Converted& converted = archive(node);
+  const uint64_t each = sizeof(NamedTensor) + 64;
+  const auto tensors = checked_mul(converted.extent.tensors, each);
+  charge(tensors.value_or(UINT64_MAX));
+  charge(converted.extent.name_bytes);
+  return converted.archive;
+}
+
+const Converter::Converted& Converter::archive(PickleNode node) {
+  if (const auto known = archives_.find(node); known != archives_.end()) {
+    if (!known->second.archive) corrupt("it holds itself");
+    return known->second;
+  }
+  if (path_.size() >= kMaxDepth) corrupt("more than 1,000 archives inside each other");
+  Converted& converted = archives_[node];
+  const PickleObject& object = pickle_.object(node);
+  if (!tuple(object.arguments, "arguments of a class").empty() || object.keywords != kNoNode ||
+      object.list != kNoNode || object.dict != kNoNode || object.state == kNoNode) {
+    corrupt("expected an object with attributes alone");
+  }
+  if (pickle_.kind(object.state) != PickleKind::kDict) {
+    fail(ErrorCode::kUnsupported, "an object with a state of its own");
+  }
+  const auto items = pickle_.items(object.state);
+  auto made = std::make_shared<Archive>();
+  charge(sizeof(Converted) + sizeof(Archive) + 64 + items.size() / 2 * (sizeof(made->members[0]) + sizeof(uint32_t)));
+  made->members.reserve(items.size() / 2);
+  for (size_t i = 0; i < items.size(); i += 2) {
+    if (pickle_.kind(items[i]) != PickleKind::kText) corrupt("an attribute whose name is no text");
+    const std::string_view name = pickle_.text(items[i]);
+    if (name.size() > kMaxNameBytes) corrupt("a name of " + std::to_string(name.size()) + " bytes");
+    path_.push_back(name);
+    charge(name.size());
+    made->members.emplace_back(name, value(items[i + 1]));
+    add_extent(converted.extent, made->members.back().second, items[i + 1], name.size());
+    path_.pop_back();
+  }
+  if (const std::string* twice = made->index()) corrupt("two members " + quote(*twice));
+  converted.archive = std::move(made);
+  return converted;
+}
+
+void Converter::add_extent(Extent& to, const ArchiveValue& value, PickleNode node, size_t name_bytes) {
+  Extent more{0, 0, 0};
+  if (std::holds_alternative<StoredTensor>(value)) {
+    more = {0, 1, name_bytes};
+  } else if (const auto* list = std::get_if<std::vector<StoredTensor>>(&value)) {
+    more = {0, list->size(), list->size() * (name_bytes + 21)};
+  } else if (std::holds_alternative<std::shared_ptr<const Archive>>(value)) {
+    const Extent& nested = archives_.at(node).extent;
+    const auto prefixes = checked_mul(nested.tensors, name_bytes + 1);
+    const auto names = prefixes ? checked_add(nested.name_bytes, *prefixes) : std::nullopt;
+    more = {nested.height, nested.tensors, names.value_or(UINT64_MAX)};
+  }
+  to.height = std::max(to.height, more.height + 1);
+  to.tensors = checked_add(to.tensors, more.tensors).value_or(UINT64_MAX);
+  to.name_bytes = checked_add(to.name_bytes, more.name_bytes).value_or(UINT64_MAX);
+  if (to.height + static_cast<int>(path_.size()) > kMaxDepth + 1) corrupt("more than 1,000 archives inside each other");
+  if (to.tensors > memory_ || to.name_bytes > memory_) charge(UINT64_MAX);
+}
+
+ArchiveValue Converter::value(PickleNode node) {
+  switch (pickle_.kind(node)) {
+    case PickleKind::kNone:
+      return std::monostate();
+    case PickleKind::kBool:
+      return pickle_.boolean(node);
+    case PickleKind::kInt:
+      return pickle_.integer(node);
+    case PickleKind::kFloat:
+      return pickle_.number(node);
+    case PickleKind::kText:
+      charge(pickle_.text(node).size());
+      return std::string(pickle_.text(node));
+    case PickleKind::kObject:
+      return object_value(node);
+    case PickleKind::kTuple:
+    case PickleKind::kList:
+      return plain_list(node);
+    default:
+      fail(ErrorCode::kUnsupported, "a value that is no number, text, tensor, archive or typed list");
+  }
+}
+
+// Adam's betas are a tuple of two floats.
+ArchiveValue Converter::plain_list(PickleNode node) {
+  const auto items = pickle_.items(node);
+  const auto all = [&](PickleKind kind) {
+    return std::all_of(items.begin(), items.end(), [&](PickleNode item) { return pickle_.kind(item) == kind; });
+  };
+  if (all(PickleKind::kInt)) return list_of<int64_t>(items);
+  if (all(PickleKind::kFloat)) return list_of<double>(items);
+  fail(ErrorCode::kUnsupported, "a list or tuple of other things than integers alone or floats alone");
+}
+
+template <class T>
+std::vector<T> Converter::list_of(std::span<const PickleNode> items) {
+  constexpr PickleKind kKind = std::is_same_v<T, int64_t>  ? PickleKind::kInt
+                               : std::is_same_v<T, double> ? PickleKind::kFloat
+                                                           : PickleKind::kObject;
+  charge(items.size() * sizeof(T));
+  std::vector<T> list;
+  list.reserve(items.size());
+  for (PickleNode item : items) {
+    if (pickle_.kind(item) != kKind) corrupt("an item of another type than its list");
+    if constexpr (kKind == PickleKind::kInt)
+      list.push_back(pickle_.integer(item));
+    else if constexpr (kKind == PickleKind::kFloat)
+      list.push_back(pickle_.number(item));
+    else
+      list.push_back(tensor(item));
+  }
+  return list;
+}
+
+ArchiveValue Converter::object_value(PickleNode node) {
+  const PickleObject& object = pickle_.object(node);
+  if (pickle_.kind(object.callable) != PickleKind::kGlobal) corrupt("it calls something that is no global");
+  const std::string_view module = pickle_.module(object.callable), name = pickle_.text(object.callable);
+  if (object.is_new && is_class(module)) return archive(node).archive;
+  if (!object.is_new && module == "torch.jit._pickle") return list_value(object);
+  if (!object.is_new && module == "torch._utils" && name == "_rebuild_tensor_v2") return tensor(node);
+  fail(ErrorCode::kUnsupported, "a value made by " + quote(std::string(module) + "." + std::string(name)));
+}
+
+ArchiveValue Converter::list_value(const PickleObject& object) {
+  const std::string_view name = pickle_.text(object.callable);
+  const auto arguments = tuple(object.arguments, "arguments of a list");
+  if (arguments.size() != 1 || pickle_.kind(arguments[0]) != PickleKind::kList) {
+    fail(ErrorCode::kUnsupported, "a value made by " + quote("torch.jit._pickle." + std::string(name)));
+  }
+  const auto items = pickle_.items(arguments[0]);
+  if (name == "build_intlist") return list_of<int64_t>(items);
+  if (name == "build_doublelist") return list_of<double>(items);
+  if (name == "build_tensorlist") return list_of<StoredTensor>(items);
+  fail(ErrorCode::kUnsupported, "a value made by " + quote("torch.jit._pickle." + std::string(name)));
+}
+
+std::span<const PickleNode> Converter::tuple(PickleNode node, const char* what) const {
+  if (pickle_.kind(node) != PickleKind::kTuple) corrupt(std::string("expected a tuple as ") + what);
+  return pickle_.items(node);
+}
+
+std::vector<int64_t> Converter::integers(PickleNode node, const char* what) {
+  const auto items = tuple(node, what);
+  if (items.size() > kMaxRank) corrupt("expected at most 64 dimensions, found " + std::to_string(items.size()));
+  charge(items.size() * sizeof(int64_t) + 16);
+  std::vector<int64_t> values;
+  values.reserve(items.size());
+  for (PickleNode item : items) {
+    if (pickle_.kind(item) != PickleKind::kInt) corrupt(std::string("expected integers as ") + what);
+    values.push_back(pickle_.integer(item));
+  }
+  return values;
+}
+
+StoredTensor Converter::tensor(PickleNode node) {
+  const PickleObject& object = pickle_.object(node);
+  if (!pickle_.is_global(object.callable, "torch._utils", "_rebuild_tensor_v2") || object.is_new) {
+    fail(ErrorCode::kUnsupported, "a tensor not made by _rebuild_tensor_v2 (quantized, sparse or undefined)");
+  }
+  // storage, offset, sizes, strides, requires_grad, hooks [, metadata]
+  const auto arguments = tuple(object.arguments, "arguments of a tensor");
+  if (arguments.size() != 6 && arguments.size() != 7) {
+    corrupt("expected 6 or 7 arguments of a tensor, found " + std::to_string(arguments.size()));
+  }
+  if (arguments.size() == 7 && pickle_.kind(arguments[6]) != PickleKind::kNone &&
+      (pickle_.kind(arguments[6]) != PickleKind::kDict || !pickle_.items(arguments[6]).empty())) {
+    fail(ErrorCode::kUnsupported, "a tensor with math bits (conjugated or negated)");
+  }
+  if (pickle_.kind(arguments[1]) != PickleKind::kInt || pickle_.kind(arguments[4]) != PickleKind::kBool) {
+    corrupt("arguments of a tensor have the wrong types");
+  }
+  StoredTensor tensor;
+  uint64_t storage_elements = 0;
+  const ZipRecord& record = storage(arguments[0], tensor, storage_elements);
+  tensor.shape = integers(arguments[2], "sizes");
+  tensor.strides = integers(arguments[3], "strides");
+  tensor.is_parameter = pickle_.boolean(arguments[4]);
+  const uint64_t file_bytes = zip_.directory_offset();
+  const std::string wrong =
+      place_in_storage(tensor, pickle_.integer(arguments[1]), storage_elements, file_bytes + (64 << 20));
+  if (!wrong.empty()) corrupt("tensor in zip record " + quote(record.name) + ": " + wrong);
+  return tensor;
+}
+
+const ZipRecord& Converter::storage(PickleNode node, StoredTensor& tensor, uint64_t& elements) {
+  if (pickle_.kind(node) != PickleKind::kPersistent) corrupt("a tensor whose storage is no persistent id");
+  // "storage", class, key, location, elements
+  const auto id = tuple(pickle_.items(node)[0], "the persistent id of a storage");
+  const auto is_text = [&](size_t i) { return pickle_.kind(id[i]) == PickleKind::kText; };
+  if (id.size() != 5 || !is_text(0) || pickle_.text(id[0]) != "storage" || pickle_.kind(id[1]) != PickleKind::kGlobal ||
+      !is_text(2) || !is_text(3) || pickle_.kind(id[4]) != PickleKind::kInt || pickle_.integer(id[4]) < 0) {
+    corrupt("a persistent id that is not (\"storage\", class, key, location, elements)");
+  }
+  const auto dtype = pickle_.module(id[1]) == "torch" ? dtype_from_storage_class(pickle_.text(id[1])) : std::nullopt;
+  if (!dtype) fail(ErrorCode::kUnsupported, "a storage of class " + quote(pickle_.text(id[1])));
+  const std::string name = "data/" + std::string(pickle_.text(id[2]).substr(0, kMaxNameBytes));
+  const ZipRecord* record = zip_.find(name);
+  if (!record) corrupt("its zip record " + quote(name) + " is not there");
+  if (record->deflated) fail(ErrorCode::kUnsupported, "zip record " + quote(name) + " is deflated");
+  uint8_t& type = types_[static_cast<size_t>(record - zip_.records().data())];
+  if (type != kNoType && type != static_cast<uint8_t>(*dtype)) {
+    corrupt("zip record " + quote(name) + " is used with two dtypes");
+  }
+  type = static_cast<uint8_t>(*dtype);
+  elements = static_cast<uint64_t>(pickle_.integer(id[4]));
+  if (record->bytes / width(*dtype) != elements) {
+    corrupt("expected " + std::to_string(elements) + " elements of " + std::string(ckpt::name(*dtype)) +
+            " in zip record " + quote(name) + ", found " + std::to_string(record->bytes) + " bytes");
+  }
+  charge(record->name.size());
+  tensor.dtype = *dtype;
+  tensor.record = record->name;
+  tensor.storage_offset = record->data_offset;
+  tensor.storage_bytes = record->bytes;
+  return *record;
+}
+
+}  // namespace
+
+std::shared_ptr<const Archive> archive_from_pickle(const ZipReader& zip, const Pickle& pickle, uint64_t memory) {
+  return Converter(zip, pickle, memory).root();
+}
+
+}  // namespace ckpt::format
