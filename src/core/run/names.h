@@ -20,13 +20,17 @@ std::string step_name(uint64_t iteration);
 /// The iteration of a name that step_name() makes; std::nullopt for all others.
 std::optional<uint64_t> iteration_of(std::string_view name);
 
-/// "step-000000001200.tmp-<32 hex>": a checkpoint being written.
+/// "step-000000001200.tmp-<32 hex>": a checkpoint being written, or (after an exchange) the one that was replaced.
+/// Never needed once its writer is dead.
 std::string temporary_name(uint64_t iteration);
-/// "step-000000001200.old-<32 hex>": replaced, or being deleted.
+/// "step-000000001200.old-<32 hex>": moved aside for its replacement. Where that never came, this is the checkpoint.
+std::string replaced_name(std::string_view step);
+/// "step-000000001200.trash-<32 hex>": being deleted. Never comes back.
 std::string trash_name(std::string_view step);
 
-enum class Leftover { kNone, kTemporary, kTrash };
-/// What kind of leftover a name is; `step` (may be nullptr) gets the step it was made from.
+enum class Leftover { kNone, kTemporary, kReplaced, kTrash };
+/// What kind of leftover a name is; `step` (may be nullptr) gets the step it was made from, or the link ("latest",
+/// "best") that was being replaced through it.
 Leftover leftover_of(std::string_view name, std::string* step = nullptr);
 
 }  // namespace ckpt::run
