@@ -35,7 +35,7 @@ namespace ckpt::run {
 struct CheckpointHead {
   uint64_t iteration = 0;
   uint64_t epoch = 0;
-  std::map<std::string, double> metrics;
+  std::map<std::string, double> metrics = {};
   nlohmann::json metadata = nlohmann::json::object();
 };
 
