@@ -12,15 +12,16 @@
 #include <thread>
 
 #include "core/base/checksum.h"
-#include "core/base/parallel.h"
 
 namespace ckpt::io {
 namespace {
 
 constexpr size_t kAlignment = 4096;  // what O_DIRECT asks of memory, offset and length on all common disks
-constexpr unsigned kMostWorkers = 2;
+// Not bound to the number of CPUs: with direct writes most of them wait for the disk at any time. Measured on two CPUs,
+// 1 GiB that has to be gathered: 0.48 s with two, 0.34 s with four, where the bare writes take 0.27 to 0.32 s.
+constexpr unsigned kWorkers = 4;
 // Each worker has a buffer of its own for blocks that came without one, so that it never waits for the producer's.
-constexpr size_t kProducerBuffers = kMaxBytesInFlight / kBlockBytes - kMostWorkers;
+constexpr size_t kProducerBuffers = kMaxBytesInFlight / kBlockBytes - kWorkers;
 constexpr size_t kMostQueued = 64;
 // Stable pieces below this are copied all the same: a block of millions of them would cost more than its bytes.
 constexpr size_t kSmallestReference = 16384;
@@ -155,10 +156,9 @@ void BlockWriter::Impl::start() {
     std::lock_guard lock(mutex);
     free_buffers.reserve(kProducerBuffers);
   }
-  const unsigned wanted = std::min(kMostWorkers, default_threads());
-  workers.reserve(wanted);
+  workers.reserve(kWorkers);
   try {
-    while (workers.size() < wanted) workers.emplace_back([this] { work(); });
+    while (workers.size() < kWorkers) workers.emplace_back([this] { work(); });
   } catch (const std::system_error&) {  // those that started do it, or else the caller
   }
 }
