@@ -8,11 +8,7 @@
 #include <string>
 #include <vector>
 
-namespace ckpt {
-
-enum class Mode { kMin, kMax };
-
-}  // namespace ckpt
+#include "ckpt/retention_policy.h"
 
 namespace ckpt::run {
 
