@@ -132,8 +132,10 @@ void SaveQueue::run() {
     lock.lock();
     writing_ = false;
     free_.push_back(next.buffer);
+    const SaveStatus status = error ? SaveStatus::kFailed : SaveStatus::kWritten;
     if (error) unreported_.push_back(next.ticket);
-    next.ticket->finish(error ? SaveStatus::kFailed : SaveStatus::kWritten, std::move(committed), error);
+    // The ticket's is the only reference: whoever takes the error also ends it.
+    next.ticket->finish(status, std::move(committed), std::move(error));
     changed_.notify_all();
   }
 }
