@@ -92,9 +92,9 @@ struct NamedTensor {
 };
 std::vector<NamedTensor> tensors_of(const Archive& archive, bool escaped);
 
-/// LibTorch writes names that it cannot read back: Python's keywords, names with a quote, a backslash or a control
-/// character. Such names, and '%' itself, are written with %XX (two upper-case hex digits): a bad character by its
-/// code, a keyword by the code of its first letter. Bijective on all names.
+/// LibTorch writes names that it cannot read back: Python's keywords, names of its own like `__parameters__`, names
+/// with a quote, a backslash or a control character. Such names, and '%' itself, are written with %XX (two upper-case
+/// hex digits): a bad character by its code, a reserved name by the code of its first letter. Bijective on all names.
 std::string escape_name(std::string_view name);
 /// Undoes it; a '%' that begins no such code stays as it is.
 std::string unescape_name(std::string_view name);

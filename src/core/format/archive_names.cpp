@@ -7,12 +7,49 @@
 namespace ckpt::format {
 namespace {
 
-// Sorted. Python's keywords, as LibTorch's lexer knows them and as newer ones may.
-constexpr std::array<std::string_view, 35> kKeywords = {
-    "False", "None",     "True",  "and",    "as",   "assert", "async",  "await",    "break",
-    "class", "continue", "def",   "del",    "elif", "else",   "except", "finally",  "for",
-    "from",  "global",   "if",    "import", "in",   "is",     "lambda", "nonlocal", "not",
-    "or",    "pass",     "raise", "return", "try",  "while",  "with",   "yield"};
+// Sorted. Python's keywords, and what LibTorch reads as a declaration of its own: with a member `__annotations__` or
+// `__parameters__` it loses it, throws or crashes.
+constexpr std::array<std::string_view, 41> kReserved = {"False",
+                                                        "None",
+                                                        "NoneType",
+                                                        "True",
+                                                        "__annotations__",
+                                                        "__buffers__",
+                                                        "__forward_hooks__",
+                                                        "__forward_pre_hooks__",
+                                                        "__parameters__",
+                                                        "and",
+                                                        "as",
+                                                        "assert",
+                                                        "async",
+                                                        "await",
+                                                        "break",
+                                                        "class",
+                                                        "continue",
+                                                        "def",
+                                                        "del",
+                                                        "elif",
+                                                        "else",
+                                                        "except",
+                                                        "finally",
+                                                        "for",
+                                                        "from",
+                                                        "global",
+                                                        "if",
+                                                        "import",
+                                                        "in",
+                                                        "is",
+                                                        "lambda",
+                                                        "nonlocal",
+                                                        "not",
+                                                        "or",
+                                                        "pass",
+                                                        "raise",
+                                                        "return",
+                                                        "try",
+                                                        "while",
+                                                        "with",
+                                                        "yield"};
 
 bool must_escape(char c) {
   const auto code = static_cast<unsigned char>(c);
@@ -46,9 +83,9 @@ void collect(const Archive& archive, const std::string& prefix, bool escaped, st
 std::string escape_name(std::string_view name) {
   std::string escaped;
   escaped.reserve(name.size());
-  const bool keyword = std::binary_search(kKeywords.begin(), kKeywords.end(), name);
+  const bool reserved = std::binary_search(kReserved.begin(), kReserved.end(), name);
   for (size_t i = 0; i < name.size(); ++i) {
-    if (must_escape(name[i]) || (keyword && i == 0))
+    if (must_escape(name[i]) || (reserved && i == 0))
       append_code(escaped, name[i]);
     else
       escaped += name[i];
