@@ -14,7 +14,7 @@
 namespace ckpt::format {
 
 struct SafetensorsIndex {
-  std::vector<NamedTensor> tensors;             ///< sorted by where their data is
+  std::vector<NamedTensor> tensors;  ///< sorted by where their data is
   std::map<std::string, std::string> metadata;
   uint64_t data_offset = 0;
 };

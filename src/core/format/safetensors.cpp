@@ -1,0 +1,155 @@
+#include "core/format/safetensors.h"
+
+#include <algorithm>
+#include <array>
+#include <numeric>
+#include <tuple>
+
+#include "core/base/checked.h"
+#include "core/base/json.h"
+#include "core/base/quote.h"
+#include "core/format/safetensors_header.h"
+#include "core/format/tensor_check.h"
+
+namespace ckpt::format {
+namespace {
+
+constexpr uint64_t kMaxHeaderBytes = 100000000;
+// Readers may take the file's size and 64 MiB; some of it is for what is not counted.
+constexpr uint64_t kMemoryBeyondFile = 60 << 20;
+
+void check_names(const std::vector<NamedTensor>& tensors, const std::string& path) {
+  std::vector<uint32_t> order(tensors.size());
+  std::iota(order.begin(), order.end(), 0u);
+  std::sort(order.begin(), order.end(), [&](uint32_t a, uint32_t b) { return tensors[a].name < tensors[b].name; });
+  const auto twice = std::adjacent_find(order.begin(), order.end(),
+                                        [&](uint32_t a, uint32_t b) { return tensors[a].name == tensors[b].name; });
+  if (twice != order.end()) {
+    const std::string& name = tensors[*twice].name;
+    throw Error(ErrorCode::kCorrupt, path, "header: two tensors " + quote(name), {.tensor = name});
+  }
+}
+
+/// Sorts by place and turns offsets into the data into offsets in the file; refuses holes and overlaps.
+void place_tensors(SafetensorsIndex& index, uint64_t file_bytes, const std::string& path) {
+  const auto before = [](const NamedTensor& a, const NamedTensor& b) {
+    return std::tie(a.tensor.file_offset, a.tensor.bytes, a.name) <
+           std::tie(b.tensor.file_offset, b.tensor.bytes, b.name);
+  };
+  if (!std::is_sorted(index.tensors.begin(), index.tensors.end(), before)) {
+    std::sort(index.tensors.begin(), index.tensors.end(), before);
+  }
+  const uint64_t data_bytes = file_bytes - index.data_offset;
+  uint64_t end = 0;
+  for (NamedTensor& named : index.tensors) {
+    StoredTensor& tensor = named.tensor;
+    if (tensor.file_offset != end || tensor.bytes > data_bytes - end) {
+      throw Error(ErrorCode::kCorrupt, path,
+                  "tensor " + quote(named.name) + ": " + std::to_string(tensor.bytes) + " bytes at " +
+                      std::to_string(tensor.file_offset) + " of the data, expected at " + std::to_string(end) +
+                      " and at most " + std::to_string(data_bytes - end),
+                  {.offset = index.data_offset + end, .tensor = named.name});
+    }
+    end += tensor.bytes;
+    tensor.file_offset += index.data_offset;
+    tensor.storage_offset = tensor.file_offset;
+  }
+  if (end != data_bytes) {
+    throw Error(ErrorCode::kCorrupt, path,
+                "expected " + std::to_string(end) + " bytes of data, found " + std::to_string(data_bytes),
+                {.offset = index.data_offset + end});
+  }
+}
+
+[[noreturn]] void invalid(const std::string& path, const TensorToWrite& tensor, const std::string& what,
+                          ErrorCode code = ErrorCode::kInvalid) {
+  throw Error(code, path, "tensor " + quote(tensor.name) + ": " + what, {.tensor = tensor.name});
+}
+
+void check_to_write(const TensorToWrite& tensor) {
+  if (!safetensors_name(tensor.dtype)) {
+    invalid("", tensor, "safetensors has no dtype " + std::string(name(tensor.dtype)), ErrorCode::kUnsupported);
+  }
+  if (tensor.name == "__metadata__" || !is_utf8(tensor.name) || tensor.name.size() > kMaxNameBytes) {
+    invalid("", tensor, "safetensors cannot hold this name");
+  }
+  const std::optional<uint64_t> elements = element_count(tensor.shape);
+  const std::optional<uint64_t> bytes = elements ? checked_mul(*elements, width(tensor.dtype)) : std::nullopt;
+  if (tensor.shape.size() > kMaxRank || !bytes || *bytes != tensor.data.size()) {
+    invalid("", tensor,
+            "expected " + (bytes ? std::to_string(*bytes) : "fewer") + " bytes, found " +
+                std::to_string(tensor.data.size()));
+  }
+}
+
+std::string header_of(const std::vector<TensorToWrite>& tensors, const std::map<std::string, std::string>& metadata) {
+  std::string header = "{";
+  if (!metadata.empty()) header += "\"__metadata__\":" + dump_json(metadata);
+  uint64_t offset = 0;
+  for (const TensorToWrite& tensor : tensors) {
+    if (header.size() > 1) header += ',';
+    const uint64_t end = offset + tensor.data.size();
+    header += dump_json(tensor.name) + ":{\"dtype\":\"" + std::string(*safetensors_name(tensor.dtype)) +
+              "\",\"shape\":" + dump_json(tensor.shape) + ",\"data_offsets\":[" + std::to_string(offset) + "," +
+              std::to_string(end) + "]}";
+    offset = end;
+  }
+  header += '}';
+  header.resize((header.size() + 7) / 8 * 8, ' ');
+  if (header.size() > kMaxHeaderBytes) {
+    throw Error(ErrorCode::kInvalid, "",
+                "safetensors: a header of " + std::to_string(header.size()) + " bytes, at most " +
+                    std::to_string(kMaxHeaderBytes) + " are allowed");
+  }
+  return header;
+}
+
+}  // namespace
+
+SafetensorsIndex read_safetensors(const io::File& file) {
+  const uint64_t file_bytes = file.stat().bytes;
+  std::array<std::byte, 8> length;
+  file.read_at(0, length);
+  const auto header_bytes = load_le<uint64_t>(length.data());
+  if (header_bytes > std::min(kMaxHeaderBytes, file_bytes - length.size())) {
+    throw Error(ErrorCode::kCorrupt, file.path(),
+                "no safetensors file, or cut off: a header of " + std::to_string(header_bytes) +
+                    " bytes in a file of " + std::to_string(file_bytes),
+                {.offset = 0});
+  }
+  SafetensorsIndex index;
+  index.data_offset = length.size() + header_bytes;
+  parse_safetensors_header(file, header_bytes, file_bytes + kMemoryBeyondFile, index);
+  check_names(index.tensors, file.path());
+  place_tensors(index, file_bytes, file.path());
+  return index;
+}
+
+void write_safetensors(io::BlockWriter& writer, std::vector<TensorToWrite> tensors,
+                       const std::map<std::string, std::string>& metadata) {
+  for (const TensorToWrite& tensor : tensors) check_to_write(tensor);
+  for (const auto& [key, value] : metadata) {
+    if (!is_utf8(key) || !is_utf8(value)) {
+      throw Error(ErrorCode::kInvalid, "", "safetensors: metadata " + quote(key) + " is not UTF-8");
+    }
+  }
+  std::sort(tensors.begin(), tensors.end(), [](const TensorToWrite& a, const TensorToWrite& b) {
+    const uint64_t width_a = width(a.dtype), width_b = width(b.dtype);
+    return width_a != width_b ? width_a > width_b : a.name < b.name;
+  });
+  std::vector<std::string_view> names;
+  names.reserve(tensors.size());
+  for (const TensorToWrite& tensor : tensors) names.push_back(tensor.name);
+  std::sort(names.begin(), names.end());
+  if (const auto twice = std::adjacent_find(names.begin(), names.end()); twice != names.end()) {
+    throw Error(ErrorCode::kInvalid, "", "safetensors: two tensors " + quote(*twice));
+  }
+  const std::string header = header_of(tensors, metadata);
+  std::array<std::byte, 8> length;
+  for (size_t i = 0; i < length.size(); ++i) length[i] = static_cast<std::byte>(header.size() >> (8 * i));
+  writer.append(length);
+  writer.append(as_bytes(header));
+  for (const TensorToWrite& tensor : tensors) writer.append_stable(tensor.data);
+}
+
+}  // namespace ckpt::format

@@ -1,0 +1,233 @@
+#include "core/format/safetensors.h"
+
+#include <gtest/gtest.h>
+
+#include <cstring>
+
+#include "core/format/zip_builder.h"
+#include "support/temp_dir.h"
+
+namespace ckpt::format {
+namespace {
+
+std::string safetensors(const std::string& header, const std::string& data) {
+  return test::le(header.size(), 8) + header + data;
+}
+
+const char* const kHeader =
+    R"({"b":{"dtype":"F32","shape":[2],"data_offsets":[0,8]},"a":{"dtype":"U8","shape":[3],"data_offsets":[8,11]}})";
+
+class SafetensorsTest : public testing::Test {
+ protected:
+  io::File file_of(const std::string& bytes) {
+    test::write_all(dir_ / "f.safetensors", bytes);
+    return io::File::open(dir_ / "f.safetensors");
+  }
+  std::optional<ErrorCode> error_of(const std::string& bytes) {
+    const io::File file = file_of(bytes);
+    try {
+      read_safetensors(file);
+      return std::nullopt;
+    } catch (const Error& error) {
+      EXPECT_EQ(error.path(), file.path());
+      message_ = error.what();
+      return error.code();
+    }
+  }
+  static TensorToWrite tensor(const std::string& name, DType dtype, std::vector<int64_t> shape, std::string_view data) {
+    return {.name = name, .dtype = dtype, .shape = std::move(shape), .data = as_bytes(data)};
+  }
+  std::string write(std::vector<TensorToWrite> tensors, const std::map<std::string, std::string>& metadata) {
+    io::replace_file(dir_ / "out.safetensors",
+                     [&](io::BlockWriter& writer) { write_safetensors(writer, std::move(tensors), metadata); });
+    return test::read_all(dir_ / "out.safetensors");
+  }
+
+  test::TempDir dir_;
+  std::string message_;
+};
+
+TEST_F(SafetensorsTest, ReadsTensorsInTheOrderOfTheirData) {
+  const SafetensorsIndex index = read_safetensors(file_of(safetensors(kHeader, "01234567xyz")));
+  ASSERT_EQ(index.tensors.size(), 2u);
+  EXPECT_EQ(index.tensors[0].name, "b");
+  EXPECT_EQ(index.tensors[1].name, "a");
+  EXPECT_EQ(index.tensors[1].tensor.dtype, DType::kUInt8);
+  EXPECT_EQ(index.tensors[1].tensor.shape, (std::vector<int64_t>{3}));
+  EXPECT_EQ(index.tensors[1].tensor.file_offset, index.data_offset + 8);
+  EXPECT_TRUE(index.tensors[1].tensor.contiguous());
+  EXPECT_TRUE(index.metadata.empty());
+}
+
+TEST_F(SafetensorsTest, ReadsWhatPythonWrote) {
+  const io::File file = io::File::open(std::string(CKPT_TEST_DATA) + "/safetensors/python.safetensors");
+  const SafetensorsIndex index = read_safetensors(file);
+  EXPECT_EQ(index.metadata, (std::map<std::string, std::string>{{"format", "pt"}, {"a \"key\"", "valu\xc3\xa9\n"}}));
+  std::map<std::string, StoredTensor> tensors;
+  for (const NamedTensor& named : index.tensors) tensors[named.name] = named.tensor;
+  for (const char* dtype : {"bool", "uint8", "int8", "int16", "uint16", "int32", "uint32", "int64", "uint64", "float16",
+                            "bfloat16", "float32", "float64", "complex64", "float8_e4m3fn", "float8_e5m2"}) {
+    ASSERT_TRUE(tensors.contains(dtype)) << dtype;
+    EXPECT_EQ(name(tensors[dtype].dtype), dtype);
+    EXPECT_EQ(tensors[dtype].shape, (std::vector<int64_t>{2, 3}));
+  }
+  EXPECT_TRUE(tensors["scalar"].shape.empty());
+  EXPECT_EQ(tensors["empty"].shape, (std::vector<int64_t>{0, 4}));
+  const auto bytes = file.read_at(tensors["int32"].file_offset, 24);
+  for (int32_t i = 0; i < 6; ++i) EXPECT_EQ(load_le<int32_t>(bytes.data() + 4 * i), i);
+}
+
+TEST_F(SafetensorsTest, ReadsLegalOddities) {
+  EXPECT_EQ(error_of(safetensors("{}", "")), std::nullopt) << message_;
+  EXPECT_EQ(error_of(safetensors("  {} \n", "")), std::nullopt) << message_;
+  EXPECT_EQ(error_of(safetensors(R"({"__metadata__":{}})", "")), std::nullopt) << message_;
+  EXPECT_EQ(error_of(safetensors(R"({"":{"dtype":"U8","shape":[1],"data_offsets":[0,1]}})", "x")), std::nullopt)
+      << message_;
+  EXPECT_EQ(error_of(safetensors(R"({"x":{"data_offsets":[0,0],"shape":[0,99999999999],"dtype":"F64"}})", "")),
+            std::nullopt)
+      << message_;
+}
+
+struct Corruption {
+  const char* name;
+  std::string bytes;
+  ErrorCode code = ErrorCode::kCorrupt;
+};
+
+/// A header of one tensor "x" with these values, and a byte of data.
+std::string one(const std::string& dtype, const std::string& shape, const std::string& offsets,
+                const std::string& data = "x") {
+  return safetensors(R"({"x":{"dtype":)" + dtype + R"(,"shape":)" + shape + R"(,"data_offsets":)" + offsets + "}}",
+                     data);
+}
+
+std::vector<Corruption> corruptions() {
+  const std::string u8 = R"({"dtype":"U8","shape":[1],"data_offsets":)";
+  std::string deep = "{\"x\":";
+  for (int i = 0; i < 100000; ++i) deep += '[';
+  return {
+      {"Empty", ""},
+      {"LengthCutOff", "\x02\0\0"},
+      {"LengthPastEnd", test::le(100, 8) + "{}"},
+      {"LengthAbsurd", test::le(UINT64_MAX, 8) + "{}"},
+      {"NoHeader", test::le(0, 8)},
+      {"NotAnObject", safetensors("[]", "")},
+      {"NotJson", safetensors("{x}", "")},
+      {"CutOffJson", safetensors("{\"x\":", "")},
+      {"TwoValues", safetensors("{}{}", "")},
+      {"NulAfterHeader", safetensors(std::string("{}\0", 3), "")},
+      {"BadUtf8", safetensors("{\"\xff\":1}", "")},
+      {"NumberForTensor", safetensors("{\"x\":1}", "")},
+      {"ArrayForTensor", safetensors("{\"x\":[]}", "")},
+      {"Deep", safetensors(deep, "")},
+      {"UnknownField", safetensors(R"({"x":{"dtype":"U8","shape":[1],"data_offsets":[0,1],"y":1}})", "x")},
+      {"NoDtype", safetensors(R"({"x":{"shape":[1],"data_offsets":[0,1]}})", "x")},
+      {"NoShape", safetensors(R"({"x":{"dtype":"U8","data_offsets":[0,1]}})", "x")},
+      {"NoOffsets", safetensors(R"({"x":{"dtype":"U8","shape":[1]}})", "x")},
+      {"FieldTwice", safetensors(R"({"x":{"dtype":"U8","dtype":"U8","shape":[1],"data_offsets":[0,1]}})", "x")},
+      {"DtypeNoText", one("8", "[1]", "[0,1]")},
+      {"ShapeNoList", one("\"U8\"", "1", "[0,1]")},
+      {"ShapeNegative", one("\"U8\"", "[-1]", "[0,1]")},
+      {"ShapeFloat", one("\"U8\"", "[1.0]", "[0,1]")},
+      {"ShapeNested", one("\"U8\"", "[[1]]", "[0,1]")},
+      {"ShapeOverflows", one("\"U8\"", "[4294967296,4294967296]", "[0,1]")},
+      {"BytesOverflow", one("\"F64\"", "[4611686018427387904]", "[0,1]")},
+      {"RankTooHigh", one(
+                          "\"U8\"",
+                          "[1" +
+                              [] {
+                                std::string more;
+                                for (int i = 0; i < 64; ++i) more += ",1";
+                                return more;
+                              }() +
+                              "]",
+                          "[0,1]")},
+      {"OneOffset", one("\"U8\"", "[1]", "[0]")},
+      {"ThreeOffsets", one("\"U8\"", "[1]", "[0,1,1]")},
+      {"OffsetsReversed", one("\"U8\"", "[1]", "[1,0]")},
+      {"OffsetsNegative", one("\"U8\"", "[1]", "[-1,0]")},
+      {"OffsetsHuge", one("\"U8\"", "[1]", "[18446744073709551614,18446744073709551615]")},
+      {"SizeDiffers", one("\"U8\"", "[2]", "[0,1]")},
+      {"Hole", one("\"U8\"", "[1]", "[1,2]", "xy")},
+      {"Overlap", safetensors("{\"x\":" + u8 + "[0,1]},\"y\":" + u8 + "[0,1]}}", "x")},
+      {"DataCutOff", one("\"U8\"", "[1]", "[0,1]", "")},
+      {"BytesAfterEnd", one("\"U8\"", "[1]", "[0,1]", "xy")},
+      {"NameTwice", safetensors("{\"x\":" + u8 + "[0,1]},\"x\":" + u8 + "[1,2]}}", "xy")},
+      {"MetadataTwice", safetensors(R"({"__metadata__":{},"__metadata__":{}})", "")},
+      {"MetadataKeyTwice", safetensors(R"({"__metadata__":{"a":"1","a":"2"}})", "")},
+      {"MetadataNoText", safetensors(R"({"__metadata__":{"a":1}})", "")},
+      {"MetadataNested", safetensors(R"({"__metadata__":{"a":{}}})", "")},
+      {"MetadataNoObject", safetensors(R"({"__metadata__":"a"})", "")},
+      {"NameTooLong", safetensors("{\"" + std::string(70000, 'n') + "\":" + u8 + "[0,1]}}", "x")},
+      {"UnknownDtype", one("\"F4\"", "[1]", "[0,1]"), ErrorCode::kUnsupported},
+  };
+}
+
+TEST_F(SafetensorsTest, RefusesEveryCorruptionOfTheTable) {
+  for (const Corruption& corruption : corruptions()) {
+    EXPECT_EQ(error_of(corruption.bytes), corruption.code) << corruption.name << ": " << message_;
+  }
+}
+
+TEST_F(SafetensorsTest, NeverCrashesOnChangedOrMissingBytes) {
+  const std::string whole = safetensors(kHeader, "01234567xyz");
+  for (size_t at = 0; at < whole.size(); ++at) {
+    EXPECT_EQ(error_of(whole.substr(0, at)), ErrorCode::kCorrupt) << at;
+    for (char c : {'\0', '\xff', '"', '{', '0', static_cast<char>(whole[at] ^ 1)}) {
+      std::string changed = whole;
+      changed[at] = c;
+      error_of(changed);
+    }
+  }
+}
+
+TEST_F(SafetensorsTest, ATextBeyondItsCapIsRefused) {
+  EXPECT_EQ(error_of(safetensors("{\"" + std::string(9 << 20, 'n') + "\":1}", "")), ErrorCode::kCorrupt);
+}
+
+TEST_F(SafetensorsTest, WritesWidestFirstThenByNameAligned) {
+  const std::string bytes(16, 'd');
+  const std::string_view data(bytes);
+  const std::vector<TensorToWrite> tensors = {
+      tensor("z", DType::kUInt8, {3}, data.substr(0, 3)), tensor("b", DType::kFloat32, {2}, data.substr(0, 8)),
+      tensor("a", DType::kFloat32, {1, 1}, data.substr(0, 4)), tensor("w", DType::kInt64, {2}, data),
+      tensor("empty", DType::kFloat64, {0}, data.substr(0, 0))};
+  const std::map<std::string, std::string> metadata = {{"k\"", "v\n"}};
+  const std::string written = write(tensors, metadata);
+  const SafetensorsIndex index = read_safetensors(io::File::open(dir_ / "out.safetensors"));
+  std::vector<std::string> names;
+  for (const NamedTensor& named : index.tensors) {
+    names.push_back(named.name);
+    EXPECT_EQ(named.tensor.file_offset % width(named.tensor.dtype), 0u) << named.name;
+  }
+  EXPECT_EQ(names, (std::vector<std::string>{"empty", "w", "a", "b", "z"}));
+  EXPECT_EQ(index.metadata, metadata);
+  EXPECT_EQ(index.data_offset % 8, 0u);
+  EXPECT_EQ(written[8], '{');
+  std::vector<TensorToWrite> shuffled(tensors.rbegin(), tensors.rend());
+  EXPECT_EQ(write(shuffled, metadata), written);
+}
+
+TEST_F(SafetensorsTest, RefusesToWriteWhatCannotBeRead) {
+  const auto code_of = [&](std::vector<TensorToWrite> tensors,
+                           const std::map<std::string, std::string>& metadata = {}) {
+    try {
+      write(std::move(tensors), metadata);
+    } catch (const Error& error) {
+      return error.code();
+    }
+    return ErrorCode::kInternal;
+  };
+  const TensorToWrite good = tensor("a", DType::kUInt8, {1}, "x");
+  EXPECT_EQ(code_of({good, good}), ErrorCode::kInvalid);
+  EXPECT_EQ(code_of({tensor("a", DType::kUInt8, {2}, "x")}), ErrorCode::kInvalid);
+  EXPECT_EQ(code_of({tensor("a", DType::kUInt8, {-1}, "")}), ErrorCode::kInvalid);
+  EXPECT_EQ(code_of({tensor("__metadata__", DType::kUInt8, {1}, "x")}), ErrorCode::kInvalid);
+  EXPECT_EQ(code_of({tensor("\xff", DType::kUInt8, {1}, "x")}), ErrorCode::kInvalid);
+  EXPECT_EQ(code_of({good}, {{"k", "\xff"}}), ErrorCode::kInvalid);
+  EXPECT_EQ(code_of({tensor("a", DType::kComplex128, {1}, "0123456789abcdef")}), ErrorCode::kUnsupported);
+  EXPECT_FALSE(std::filesystem::exists(dir_ / "out.safetensors"));
+}
+
+}  // namespace
+}  // namespace ckpt::format
