@@ -19,9 +19,9 @@ struct BlockHashes {
 };
 
 /// Reads all of `file` once. `hashes` may be nullptr; `zip` may be nullptr (no records to check), `archive` may be
-/// nullptr (no tensor names). Each damage names the smallest range that it can tell damaged by where that begins: the
-/// intersection of a bad block with a bad record; with a good record in a bad block, the headers or padding between.
-/// Empty: all is whole. Throws kIo alone.
+/// nullptr (no tensor names; for safetensors, one whose members are its tensors). Each damage names the smallest range
+/// that it can tell damaged by where that begins: the intersection of a bad block with a bad record; with a good record
+/// in a bad block, the headers or padding between. Empty: all is whole. Throws kIo alone.
 std::vector<Damage> check_file(const io::File& file, const BlockHashes* hashes, const ZipReader* zip,
                                const Archive* archive, unsigned threads);
 

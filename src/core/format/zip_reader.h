@@ -61,10 +61,10 @@ class ZipReader {
 
 /// One place that is damaged.
 struct Damage {
-  std::string record;   ///< zip record, or empty
-  std::string tensor;   ///< or empty
-  uint64_t offset = 0;  ///< where the smallest range known to be damaged begins, in the file
-  std::string reason;
+  std::string record = {};  ///< zip record, or empty
+  std::string tensor = {};  ///< or empty
+  uint64_t offset = 0;      ///< where the smallest range known to be damaged begins, in the file
+  std::string reason = {};
 };
 
 }  // namespace ckpt::format
