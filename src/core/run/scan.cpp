@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <atomic>
 #include <set>
 #include <tuple>
 
@@ -200,7 +201,10 @@ Checkpoint read_checkpoint(const io::Directory& run, std::string_view name) {
   throw Error(ErrorCode::kIo, run.path_of(name), "changes faster than it can be read");
 }
 
-Scan scan(const io::Directory& run) {
+namespace {
+
+/// `vanished`: one that was listed is gone, so that another may have come in its place.
+Scan scan_once(const io::Directory& run, std::atomic<bool>& vanished) {
   Scan result;
   std::vector<io::Entry> found;
   std::set<std::string, std::less<>> steps;
@@ -237,12 +241,25 @@ Scan scan(const io::Directory& run) {
       read[i] = read_checkpoint(run, found[i].name);
     } catch (const Error& error) {
       if (error.code() != ErrorCode::kNotFound) throw;
+      vanished = true;
     }
   });
   for (std::optional<Checkpoint>& one : read) {
     if (one) result.checkpoints.push_back(std::move(*one));
   }
   std::sort(result.checkpoints.begin(), result.checkpoints.end(), comes_first);
+  return result;
+}
+
+}  // namespace
+
+Scan scan(const io::Directory& run) {
+  Scan result;
+  for (int attempt = 0; attempt < kAttempts; ++attempt) {
+    std::atomic<bool> vanished = false;
+    result = scan_once(run, vanished);
+    if (!vanished) break;
+  }
   return result;
 }
 
