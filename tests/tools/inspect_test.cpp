@@ -1,0 +1,120 @@
+#include <gtest/gtest.h>
+
+#include "program.h"
+
+namespace ckpt::test {
+namespace {
+
+TEST(Inspect, ShowsAnArchive) {
+  const auto json = ckpt({"inspect", "--json", archive("tensors-2.13.0.pt")}).json();
+  EXPECT_EQ(json.at("format"), "archive");
+  std::map<std::string, nlohmann::json> tensors;
+  for (const auto& tensor : json.at("tensors")) {
+    EXPECT_EQ(tensor.size(), 4u);
+    tensors[tensor.at("name")] = tensor;
+  }
+  EXPECT_EQ(tensors.at("bfloat16"),
+            (nlohmann::json{{"name", "bfloat16"}, {"dtype", "bfloat16"}, {"shape", {2, 3}}, {"bytes", 12}}));
+  EXPECT_EQ(tensors.at("scalar").at("shape"), nlohmann::json::array());
+  EXPECT_EQ(tensors.at("empty").at("bytes"), 0);
+  const Outcome text = ckpt({"inspect", archive("tensors-2.13.0.pt")});
+  EXPECT_EQ(text.code, 0);
+  EXPECT_EQ(text.err, "");
+  EXPECT_NE(text.out.find("bfloat16"), std::string::npos);
+  EXPECT_NE(text.out.find("[2, 3]"), std::string::npos);
+}
+
+TEST(Inspect, ShowsValuesThatAreNoTensors) {
+  const auto metadata = ckpt({"inspect", "--json", archive("values-1.13.1.pt")}).json().at("metadata");
+  EXPECT_EQ(metadata.at("int"), -5);
+  EXPECT_EQ(metadata.at("infinity"), "Infinity");
+  EXPECT_EQ(metadata.at("text"), "a \"quoted\" text\nwith \xc3\xa9");
+  EXPECT_EQ(metadata.at("inner").at("n"), 1);
+  const Outcome text = ckpt({"inspect", archive("values-1.13.1.pt")});
+  EXPECT_NE(text.out.find("inner.deep.w"), std::string::npos) << text.out;
+}
+
+TEST(Inspect, ShowsSafetensors) {
+  TempDir dir;
+  const std::string header =
+      R"({"__metadata__":{"format":"pt","note":"\u001b[31m"},"a\nb":{"dtype":"F16","shape":[1,2],"data_offsets":[0,4]}})";
+  std::string file(8, '\0');
+  file[0] = static_cast<char>(header.size());
+  write_all(dir / "x", file + header + "1234");
+  const auto json = ckpt({"inspect", "--json", dir / "x"}).json();
+  EXPECT_EQ(json.at("format"), "safetensors");
+  EXPECT_EQ(json.at("metadata").at("format"), "pt");
+  EXPECT_EQ(json.at("tensors"),
+            (nlohmann::json{{{"name", "a\nb"}, {"dtype", "float16"}, {"shape", {1, 2}}, {"bytes", 4}}}));
+  const Outcome text = ckpt({"inspect", dir / "x"});
+  EXPECT_EQ(text.out.find('\x1b'), std::string::npos);
+  EXPECT_NE(text.out.find("\"a\\nb\""), std::string::npos) << text.out;
+}
+
+TEST(Inspect, ShowsACheckpointAndARun) {
+  TempDir dir;
+  const std::string run = dir / "run";
+  add_checkpoint(run, {.iteration = 100});
+  const std::string newest = add_checkpoint(run, {.iteration = 200,
+                                                  .epoch = 2,
+                                                  .metrics = {{"loss", std::nan("")}},
+                                                  .monitor = run::Monitor{"loss", Mode::kMin},
+                                                  .metadata = {{"note", "a text"}}});
+  for (const auto& [path, format] :
+       std::map<std::string, std::string>{{run, "run"}, {newest, "checkpoint"}, {run + "/latest", "checkpoint"}}) {
+    const auto json = ckpt({"inspect", "--json", path}).json();
+    EXPECT_EQ(json.at("format"), format);
+    EXPECT_GT(json.at("tensors").size(), 10u);
+    const auto& metadata = json.at("metadata");
+    EXPECT_EQ(metadata.at("iteration"), 200);
+    EXPECT_EQ(metadata.at("epoch"), 2);
+    EXPECT_EQ(metadata.at("metrics").at("loss"), "NaN");
+    EXPECT_EQ(metadata.at("monitor"), (nlohmann::json{{"metric", "loss"}, {"mode", "min"}}));
+    EXPECT_EQ(metadata.at("metadata").at("note"), "a text");
+    EXPECT_NE(ckpt({"inspect", path}).out.find("a text"), std::string::npos);
+  }
+}
+
+TEST(Inspect, ShowsPartsAndOptionsOfAState) {
+  TempDir dir;
+  add_checkpoint(dir / "run", {.iteration = 200, .state = data("tools/parts.pt")});
+  const Outcome json = ckpt({"inspect", "--json", dir / "run"});
+  const auto state = json.json().at("metadata").at("state");
+  EXPECT_EQ(state.at("ckpt").at("description").at("parts").at("optimizer").at("type"), "SGD");
+  EXPECT_EQ(state.at("optimizer").at("description").at("groups").at(0).at("options").at("lr"), 0.1);
+  EXPECT_NE(json.out.find("\"model.layer.in\""), std::string::npos) << "not unescaped: " << json.out;
+  const Outcome text = ckpt({"inspect", dir / "run"});
+  for (const char* part : {"SGD", "momentum", "0.9", "model.transposed"}) {
+    EXPECT_NE(text.out.find(part), std::string::npos) << text.out;
+  }
+}
+
+TEST(Inspect, TakesTheNewestGoodOneOfARunAndSaysSo) {
+  TempDir dir;
+  add_checkpoint(dir / "run", {.iteration = 1});
+  std::filesystem::resize_file(add_checkpoint(dir / "run", {.iteration = 2}) + "/state.pt", 5);
+  const auto json = ckpt({"inspect", "--json", dir / "run"}).json();
+  EXPECT_EQ(json.at("metadata").at("iteration"), 1);
+  EXPECT_EQ(json.at("warnings").size(), 1u);
+  EXPECT_EQ(ckpt({"inspect", dir / "run/step-000000000002"}).code, 4);
+}
+
+TEST(Inspect, RefusesOtherKindsWithWhatTheyAre) {
+  TempDir dir;
+  std::filesystem::create_directory(dir / "empty");
+  EXPECT_EQ(ckpt({"inspect", dir / "empty"}).code, 6);
+  write_all(dir / "notes.txt", "hello");
+  EXPECT_EQ(ckpt({"inspect", dir / "notes.txt"}).code, 7);
+  write_all(dir / "nothing.pt", "");
+  EXPECT_EQ(ckpt({"inspect", dir / "nothing.pt"}).code, 4);
+  write_all(dir / "old.pt", std::string("\x80\x02\x8a\x0al\xfc", 6));
+  const Outcome old = ckpt({"inspect", dir / "old.pt", "--json"});
+  EXPECT_EQ(old.code, 7);
+  EXPECT_EQ(old.error().at("code"), "unsupported");
+  std::filesystem::copy_file(archive("model-1.13.1.pt"), dir / "cut.pt");
+  std::filesystem::resize_file(dir / "cut.pt", 3000);
+  EXPECT_EQ(ckpt({"inspect", dir / "cut.pt"}).code, 4);
+}
+
+}  // namespace
+}  // namespace ckpt::test
