@@ -13,7 +13,7 @@
 // Objects are referred to, not owned: they outlive the TrainingState or at least its last save or load. What is added
 // may still change (parameters frozen, groups added): it is looked at anew at each save and load.
 //
-// Names of parts are unique over all kinds, UTF-8 and not empty; "ckpt" and "rng" are reserved. Breaking this is
+// Names of parts are unique over all kinds, UTF-8, not empty and without "/"; "ckpt" and "rng" are reserved. Breaking this is
 // Error(kInvalid), with the state as it was before the call.
 //
 // Always captured beside the parts: the CPU's random number generator and those of the CUDA devices in use.

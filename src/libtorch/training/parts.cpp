@@ -1,0 +1,167 @@
+#include "libtorch/training/parts.h"
+
+#include <torch/nn/module.h>
+
+#include <algorithm>
+#include <string_view>
+#include <unordered_set>
+
+#include "ckpt/error.h"
+#include "core/base/quote.h"
+
+namespace ckpt::training {
+namespace {
+
+constexpr std::string_view kWrappers[] = {"module.", "_orig_mod."};
+
+bool is_wrapper(const std::string& child) { return child == "module" || child == "_orig_mod"; }
+
+[[noreturn]] void fail(const std::string& part, const std::string& text) {
+  throw Error(ErrorCode::kInvalid, "", "part " + quote(part) + ": " + text);
+}
+
+// Two tensors, or a tensor and a child, of one name cannot both be in an archive.
+void check_names(const Node& node, const std::string& part) {
+  std::vector<std::string_view> names;
+  for (const Node::Leaf& leaf : node.tensors) names.push_back(leaf.name);
+  for (const auto& child : node.children) names.push_back(child.first);
+  std::sort(names.begin(), names.end());
+  const auto twice = std::adjacent_find(names.begin(), names.end());
+  if (twice != names.end()) fail(part, "two parameters, buffers or children are called " + quote(*twice));
+  for (std::string_view name : names) {
+    if (!is_utf8(name)) fail(part, "the name " + quote(name) + " is not UTF-8");
+  }
+}
+
+void fill(Node& node, const torch::nn::Module& module, const std::string& part) {
+  const auto parameters = module.named_parameters(/*recurse=*/false);
+  const auto buffers = module.named_buffers(/*recurse=*/false);
+  node.tensors.reserve(parameters.size() + buffers.size());
+  for (const auto& item : parameters) {
+    if (item.value().defined()) node.tensors.push_back({item.key(), item.value(), false});
+  }
+  for (const auto& item : buffers) {
+    if (item.value().defined()) node.tensors.push_back({item.key(), item.value(), true});
+  }
+  for (const auto& item : module.named_children()) {
+    if (item.value()->is_serializable()) fill(node.child(item.key()), *item.value(), part);
+  }
+  check_names(node, part);
+}
+
+// A level that only wraps: no tensors, and one child called as wrappers call it.
+bool wraps(const Node& node) {
+  return node.tensors.empty() && node.children.size() == 1 && is_wrapper(node.children.front().first);
+}
+
+Node list_tree(const TensorList& list) {
+  std::vector<std::string> names;
+  for (const auto& [name, tensor] : list.tensors) names.push_back(name);
+  const size_t prefix = wrapper_prefix(names);
+  Node node;
+  for (const auto& [name, tensor] : list.tensors) {
+    node.dotted.push_back({name.substr(prefix), tensor, !tensor.requires_grad()});
+  }
+  return node;
+}
+
+}  // namespace
+
+const char* kind_of(const Part& part) {
+  static constexpr const char* kKinds[] = {"module",    "tensors", "optimizer", "scheduler",
+                                           "scheduler", "sampler", "scaler",    "custom"};
+  static_assert(std::size(kKinds) == std::variant_size_v<Part>);
+  return kKinds[part.index()];
+}
+
+bool holds_weights(const Part& part) {
+  return std::holds_alternative<torch::nn::Module*>(part) || std::holds_alternative<TensorList>(part);
+}
+
+size_t wrapper_prefix(const std::vector<std::string>& names) {
+  size_t prefix = 0;
+  while (!names.empty()) {
+    const auto* wrapper = std::find_if(std::begin(kWrappers), std::end(kWrappers), [&](std::string_view text) {
+      return std::all_of(names.begin(), names.end(),
+                         [&](const std::string& name) { return name.compare(prefix, text.size(), text) == 0; });
+    });
+    if (wrapper == std::end(kWrappers)) break;
+    prefix += wrapper->size();
+  }
+  return prefix;
+}
+
+Node weights_tree(const std::string& name, const Part& part) {
+  if (const auto* list = std::get_if<TensorList>(&part)) return list_tree(*list);
+  Node node;
+  fill(node, *std::get<torch::nn::Module*>(part), name);
+  while (wraps(node)) {
+    Node inner = std::move(node.children.front().second);
+    node = std::move(inner);
+  }
+  return node;
+}
+
+void NameTable::add(std::string name, const at::Tensor& tensor) {
+  by_tensor_.emplace(tensor.unsafeGetTensorImpl(), all_.size());
+  all_.emplace_back(std::move(name), tensor);
+}
+
+const std::string* NameTable::find(const at::Tensor& tensor) const {
+  const auto found = by_tensor_.find(tensor.unsafeGetTensorImpl());
+  return found == by_tensor_.end() ? nullptr : &all_[found->second].first;
+}
+
+std::optional<std::string> NameTable::name_of(const at::Tensor& tensor) const {
+  const std::string* name = find(tensor);
+  return name ? std::optional(*name) : std::nullopt;
+}
+
+at::Tensor NameTable::tensor_of(const std::string& name) const {
+  if (by_name_.empty()) {
+    for (size_t i = 0; i < all_.size(); ++i) by_name_.emplace(all_[i].first, i);
+  }
+  const auto found = by_name_.find(name);
+  return found == by_name_.end() ? at::Tensor() : all_[found->second].second;
+}
+
+const std::string& parameter_name(const NameTable& names, const at::Tensor& parameter, const std::string& optimizer,
+                                  size_t group, size_t index) {
+  const std::string* name = parameter.defined() ? names.find(parameter) : nullptr;
+  if (!name) {
+    fail(optimizer,
+         "parameter " + std::to_string(index) + " of group " + std::to_string(group) + " is in no registered module");
+  }
+  return *name;
+}
+
+Node with_levels(const std::vector<Node::Leaf>& dotted) {
+  std::unordered_set<std::string_view> names;
+  for (const Node::Leaf& leaf : dotted) names.insert(leaf.name);
+  Node root;
+  std::unordered_map<std::string_view, Node*> levels;
+  for (const Node::Leaf& leaf : dotted) {
+    const std::string_view name = leaf.name;
+    Node* level = &root;
+    size_t begin = 0;
+    for (size_t dot = name.find('.'); dot != std::string_view::npos; dot = name.find('.', dot + 1)) {
+      const std::string_view prefix = name.substr(0, dot);
+      if (names.count(prefix)) continue;
+      Node*& below = levels[prefix];
+      if (!below) below = &level->child(std::string(name.substr(begin, dot - begin)));
+      level = below;
+      begin = dot + 1;
+    }
+    level->tensors.push_back({std::string(name.substr(begin)), leaf.tensor, leaf.is_buffer, leaf.owned});
+  }
+  return root;
+}
+
+void for_each_tensor(Node& node, const std::string& prefix,
+                     const std::function<void(std::string name, Node::Leaf& leaf)>& visit) {
+  for (Node::Leaf& leaf : node.tensors) visit(prefix + leaf.name, leaf);
+  for (Node::Leaf& leaf : node.dotted) visit(prefix + leaf.name, leaf);
+  for (auto& [name, child] : node.children) for_each_tensor(child, prefix + name + ".", visit);
+}
+
+}  // namespace ckpt::training
