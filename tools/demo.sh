@@ -18,14 +18,14 @@ runs=build/demo
 epochs=20
 rm -rf "$runs"
 mkdir -p "$runs"
-train() { build/release/train_digits --run "$1" --epochs "$epochs" --seed 1 --threads 2; }
+train() { build/release/train_digits --run "$1" --epochs "$epochs" --seed 1; }
 final_of() { sed -n 's/^final //p' "$1"; }
 
 say "1. A run that nobody kills"
 train "$runs/undisturbed" | tee "$runs/undisturbed.log"
 
 say "2. The same run, killed with SIGKILL in the middle"
-build/release/train_digits --run "$runs/killed" --epochs "$epochs" --seed 1 --threads 2 >"$runs/killed.log" &
+build/release/train_digits --run "$runs/killed" --epochs "$epochs" --seed 1 >"$runs/killed.log" &
 trainer=$!
 shown=0
 show() {  # the trainer's new lines; the last may be half written when it is killed
