@@ -22,7 +22,7 @@ function(ckpt_target target)
   target_compile_options(${target} PRIVATE -Wall -Wextra -Wshadow -Wnon-virtual-dtor -Wold-style-cast -Wcast-qual -Wformat=2)
   if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
     # GCC 12 sees overflows and overlaps in std::string at -O3 that cannot be.
-    target_compile_options(${target} PRIVATE -Wno-stringop-overflow -Wno-restrict)
+    target_compile_options(${target} PRIVATE -Wno-stringop-overflow -Wno-array-bounds -Wno-restrict)
   endif()
   if(CKPT_WARNINGS_AS_ERRORS)
     target_compile_options(${target} PRIVATE -Werror)
