@@ -63,6 +63,7 @@ void write_safetensors_part(const format::ArchiveFile& state, const std::string&
     data.push_back(read_tensor(state.file(), tensor));
     tensors.push_back({named.name, tensor.dtype, tensor.shape, ByteView(data.back())});
   }
+  metadata.emplace("format", "pt");  // what other readers look for
   format::write_safetensors(writer, std::move(tensors), metadata);
 }
 

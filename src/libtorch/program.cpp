@@ -1,0 +1,90 @@
+#include "libtorch/program.h"
+
+#include <torch/nn/module.h>
+#include <torch/optim.h>
+#include <torch/serialize/output-archive.h>
+
+#include <cstring>
+#include <memory>
+#include <utility>
+
+#include "ckpt/error.h"
+#include "ckpt/training_state.h"
+#include "core/base/quote.h"
+#include "core/format/safetensors.h"
+#include "core/run/names.h"
+#include "libtorch/bridge/archive_tensors.h"
+#include "libtorch/bridge/torch_error.h"
+#include "libtorch/training/import.h"
+#include "libtorch/training/snapshot.h"
+
+namespace ckpt::program {
+namespace {
+
+std::vector<run::FileToWrite> files_of(const training::Snapshot& snapshot, const training::Weights* weights) {
+  std::vector<run::FileToWrite> files;
+  files.push_back({std::string(run::kStateName), snapshot.expected_bytes(),
+                   [&snapshot](io::BlockWriter& writer) { snapshot.write(writer); }});
+  if (!weights) return files;
+  uint64_t bytes = 65536;
+  for (const auto& tensor : weights->tensors) bytes += tensor.data.size() + 256;
+  files.push_back({std::string(run::kWeightsName), bytes, [weights](io::BlockWriter& writer) {
+                     auto metadata = weights->ties;  // as safetensors' own save_model writes them
+                     metadata.emplace("format", "pt");
+                     format::write_safetensors(writer, weights->tensors, metadata);
+                   }});
+  return files;
+}
+
+class TorchLibrary : public Library {
+ public:
+  run::Committed save(const SaveInput& input, std::vector<std::string>& warnings) const override {
+    const auto model = training::import_module(*input.model, "model", warnings);
+    std::shared_ptr<torch::nn::Module> ema;
+    if (input.ema) ema = training::import_module(*input.ema, "ema", warnings);
+    training::ImportedOptimizer imported;
+    if (input.optimizer) imported = training::import_optimizer(*input.optimizer, input.optimizer_type, *model);
+
+    TrainingState state;
+    state.iteration = input.head.iteration;
+    state.epoch = input.head.epoch;
+    state.metadata = input.head.metadata;
+    for (const auto& [name, value] : input.head.metrics) state.set_metric(name, value);
+    state.add_module("model", *model);
+    if (ema) state.add_module("ema", *ema);
+    if (imported.optimizer) state.add_optimizer("optimizer", *imported.optimizer);
+
+    // These files hold no state of the generators, and this process's own would overwrite that of who loads them.
+    training::CaptureOptions options{.generators = false, .unknown_types = {}};
+    if (!imported.type_known) options.unknown_types.insert("optimizer");
+    const training::Snapshot snapshot = training::capture(state, nullptr, options);
+    std::optional<training::Weights> weights;
+    if (input.weights_copy) weights = snapshot.weights();
+    run::RunWriter writer(input.run, input.wait);
+    return writer.commit(snapshot.head(), files_of(snapshot, weights ? &*weights : nullptr), input.keep,
+                         input.keep.monitor);
+  }
+
+  void write_part(const format::ArchiveFile& state, const std::string& part, io::BlockWriter& writer) const override {
+    const format::Archive* level = state.root().nested(part);
+    if (!level) throw Error(ErrorCode::kNotFound, state.file().path(), "has no part " + quote(part));
+    bridge::wrap_errors(state.file().path(), "writing a part", [&] {
+      bridge::ArchiveTensors tensors(state);
+      torch::serialize::OutputArchive archive;
+      bridge::copy_level(*level, tensors, archive);
+      // The callback never returns short, which would abort the process: the writer keeps the error.
+      archive.save_to([&](const void* data, size_t size) {
+        writer.append(ByteView(static_cast<const std::byte*>(data), size));
+        return size;
+      });
+    });
+  }
+};
+
+}  // namespace
+}  // namespace ckpt::program
+
+const ckpt::program::Library* ckpt_program_library(const char* version) {
+  static const ckpt::program::TorchLibrary kLibrary;
+  return std::strcmp(version, CKPT_VERSION) == 0 ? &kLibrary : nullptr;
+}
