@@ -55,10 +55,10 @@ struct OptimizerDescription {
   }
 };
 
-void capture_optimizer(Node& node, const std::string& part, torch::optim::Optimizer& optimizer,
-                       const NameTable& names) {
+void capture_optimizer(Node& node, const std::string& part, torch::optim::Optimizer& optimizer, const NameTable& names,
+                       bool type_known) {
   bridge::OptimizerState state = bridge::capture_optimizer(optimizer);
-  OptimizerDescription description{state.type, {}, {}};
+  OptimizerDescription description{type_known ? state.type : "unknown", {}, {}};
   for (size_t g = 0; g < state.groups.size(); ++g) {
     bridge::ParameterGroup& group = state.groups[g];
     std::vector<std::string> parameters;
@@ -108,10 +108,13 @@ struct PartCaptor {
   Node& node;
   const std::string& part;
   const NameTable& names;
+  const CaptureOptions& options;
 
   void operator()(torch::nn::Module*) const {}  // captured before: all names must be known first
   void operator()(const TensorList&) const {}
-  void operator()(torch::optim::Optimizer* optimizer) const { capture_optimizer(node, part, *optimizer, names); }
+  void operator()(torch::optim::Optimizer* optimizer) const {
+    capture_optimizer(node, part, *optimizer, names, !options.unknown_types.contains(part));
+  }
   void operator()(torch::optim::LRScheduler* scheduler) const { capture_scheduler(node, *scheduler); }
   void operator()(torch::optim::ReduceLROnPlateauScheduler* scheduler) const {
 #if CKPT_HAS_PLATEAU_SCHEDULER
@@ -259,12 +262,12 @@ class Stager {
 
 }  // namespace
 
-Snapshot capture(const TrainingState& state, StagingBuffer* staging) {
+Snapshot capture(const TrainingState& state, StagingBuffer* staging, const CaptureOptions& options) {
   return bridge::wrap_errors("", "capturing the training state", [&] {
     const at::NoGradGuard no_grad;
     auto snapshot = std::make_unique<Snapshot::Impl>();
     snapshot->head = capture_head(snapshot->root.child(kHeadPart), state);
-    Node& generators = snapshot->root.child(kRandomPart);
+    Node* generators = options.generators ? &snapshot->root.child(kRandomPart) : nullptr;
     const auto& list = state.parts().list;
     std::vector<Node*> nodes;
     NameTable names;
@@ -281,9 +284,9 @@ Snapshot capture(const TrainingState& state, StagingBuffer* staging) {
       });
     }
     for (size_t i = 0; i < list.size(); ++i) {
-      std::visit(PartCaptor{*nodes[i], list[i].first, names}, list[i].second);
+      std::visit(PartCaptor{*nodes[i], list[i].first, names, options}, list[i].second);
     }
-    capture_generators(generators, cuda_devices);
+    if (generators) capture_generators(*generators, cuda_devices);
     Stager stager(staging);
     for_each_tensor(snapshot->root, "", [&](const std::string& name, Node::Leaf& leaf) { stager.add(name, leaf); });
     stager.copy();

@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -25,6 +26,12 @@ struct Weights {
   std::map<std::string, std::string> ties;     ///< name left out -> name of `tensors` that has its values
 };
 
+/// For states that are put together from files and not from a live training run.
+struct CaptureOptions {
+  bool generators = true;                    ///< whether the random number generators are captured
+  std::set<std::string> unknown_types = {};  ///< optimizers whose type is a guess: stored as "unknown"
+};
+
 /// The values of one moment.
 class Snapshot {
  public:
@@ -41,7 +48,7 @@ class Snapshot {
   Weights weights() const;
 
  private:
-  friend Snapshot capture(const TrainingState& state, StagingBuffer* staging);
+  friend Snapshot capture(const TrainingState& state, StagingBuffer* staging, const CaptureOptions& options);
   struct Impl;
   explicit Snapshot(std::unique_ptr<Impl> impl);
   std::unique_ptr<Impl> impl_;
@@ -51,7 +58,7 @@ class Snapshot {
 /// copied there (in parallel; tied tensors once) before this returns, and the snapshot lives as long as the buffer is
 /// not used for another. Throws kInvalid (an optimizer's parameter in no module, two tensors of one name), kUnsupported
 /// (sparse and quantized tensors), std::bad_alloc; the state is only read.
-Snapshot capture(const TrainingState& state, StagingBuffer* staging);
+Snapshot capture(const TrainingState& state, StagingBuffer* staging, const CaptureOptions& options = {});
 
 /// Restores what `options` ask for. Everything is checked first: Error(kMismatch) lists all problems in details(), and
 /// nothing was touched. New optimizer state and other parts are read aside and swapped in last; only the weights are
