@@ -9,9 +9,8 @@ say() { printf '\n\033[1m%s\033[0m\n' "$*"; }
 
 tools/setup.sh
 say "Building (the first time takes some minutes)"
-cmake --preset release -DCKPT_BUILD_TESTS=OFF -DCKPT_BUILD_BENCH=OFF >build.log 2>&1 || { cat build.log; rm -f build.log; exit 1; }
-grep -h 'ckpt: LibTorch' build.log | sed 's/^-- //'
-rm -f build.log
+configured=$(cmake --preset release 2>&1) || { echo "$configured"; exit 1; }
+sed -n 's/^-- ckpt: /with /p' <<<"$configured"
 cmake --build build/release --target ckpt_program train_digits
 
 runs=build/demo
