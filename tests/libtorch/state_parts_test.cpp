@@ -92,9 +92,9 @@ TEST(StateParts, RestoresReduceLROnPlateau) {
   SmallNet net;
   using Plateau = torch::optim::ReduceLROnPlateauScheduler;
   struct Run {
-    explicit Run(SmallNet& net, float factor = 0.5)
-        : sgd(net->parameters(), 1.0), plateau(sgd, Plateau::min, factor, 1, 1e-4, Plateau::rel, 1) {
-      state.add_module("model", *net).add_optimizer("optimizer", sgd).add_scheduler("plateau", plateau);
+    explicit Run(SmallNet& model, float factor = 0.5)
+        : sgd(model->parameters(), 1.0), plateau(sgd, Plateau::min, factor, 1, 1e-4, Plateau::rel, 1) {
+      state.add_module("model", *model).add_optimizer("optimizer", sgd).add_scheduler("plateau", plateau);
     }
     double step(float loss) {
       plateau.step(loss);
