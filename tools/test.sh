@@ -8,6 +8,6 @@ if [ "${1:-}" = --build ]; then
   shift 2
 fi
 tools/setup.sh
-cmake --preset release -B "$build" -DCKPT_BUILD_BENCH=ON "$@"
+cmake --preset release -B "$build" -DCKPT_BUILD_TESTS=ON -DCKPT_BUILD_TOOLS=ON -DCKPT_BUILD_BENCH=ON "$@"
 cmake --build "$build"
 ctest --test-dir "$build" --output-on-failure --parallel "$(nproc)"
