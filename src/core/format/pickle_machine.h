@@ -1,4 +1,5 @@
-// The virtual machine that runs a pickle stream into a Pickle. Only pickle_machine.cpp and pickle_text.cpp need it.
+// The virtual machine that runs a pickle stream into a Pickle. Only pickle_machine.cpp, pickle_opcodes.cpp and
+// pickle_text.cpp need it.
 #pragma once
 
 #include <string>
