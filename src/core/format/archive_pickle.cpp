@@ -44,7 +44,17 @@ class Converter {
   };
   static constexpr uint8_t kNoType = 0xff;
 
-  const Converted& archive(PickleNode node);
+  /// An archive whose members are being made.
+  struct Level {
+    PickleNode node = kNoNode;
+    std::span<const PickleNode> items;
+    size_t next = 0;
+    std::shared_ptr<Archive> made;
+  };
+
+  bool is_archive(PickleNode node) const;
+  Level begin_archive(PickleNode node);
+  void add_member(Level& level);
   void add_extent(Extent& to, const ArchiveValue& value, PickleNode node, size_t name_bytes);
   ArchiveValue value(PickleNode node);
   ArchiveValue object_value(PickleNode node);
@@ -94,10 +104,33 @@ std::shared_ptr<const Archive> Converter::root() {
     }
   }
   const PickleNode node = pickle_.root();
-  if (pickle_.kind(node) != PickleKind::kObject || !pickle_.object(node).is_new) {
+  if (!is_archive(node)) {
     fail(ErrorCode::kUnsupported, "expected what torch::serialize writes (a module), found another pickled value");
   }
-  const Converted& converted = archive(node);
+  // A stack of our own: a thread's may be too small for a depth that the file chooses.
+  std::vector<Level> levels;
+  levels.push_back(begin_archive(node));
+  while (!levels.empty()) {
+    Level& level = levels.back();
+    if (level.next == level.items.size()) {
+      if (const std::string* twice = level.made->index()) corrupt("two members " + quote(*twice));
+      archives_[level.node].archive = std::move(level.made);
+      levels.pop_back();
+      if (!path_.empty()) path_.pop_back();
+      continue;
+    }
+    const PickleNode name = level.items[level.next], value = level.items[level.next + 1];
+    if (pickle_.kind(name) != PickleKind::kText) corrupt("an attribute whose name is no text");
+    path_.push_back(pickle_.text(name));
+    if (path_.back().size() > kMaxNameBytes) corrupt("a name of " + std::to_string(path_.back().size()) + " bytes");
+    if (is_archive(value) && !archives_.contains(value)) {
+      levels.push_back(begin_archive(value));  // and then this member again
+      continue;
+    }
+    add_member(level);
+    path_.pop_back();
+  }
+  const Converted& converted = archives_.at(node);
   const uint64_t each = sizeof(NamedTensor) + 64;
   const auto tensors = checked_mul(converted.extent.tensors, each);
   charge(tensors.value_or(UINT64_MAX));
@@ -105,13 +138,15 @@ std::shared_ptr<const Archive> Converter::root() {
   return converted.archive;
 }
 
-const Converter::Converted& Converter::archive(PickleNode node) {
-  if (const auto known = archives_.find(node); known != archives_.end()) {
-    if (!known->second.archive) corrupt("it holds itself");
-    return known->second;
-  }
+bool Converter::is_archive(PickleNode node) const {
+  if (pickle_.kind(node) != PickleKind::kObject || !pickle_.object(node).is_new) return false;
+  const PickleNode callable = pickle_.object(node).callable;
+  return pickle_.kind(callable) == PickleKind::kGlobal && is_class(pickle_.module(callable));
+}
+
+Converter::Level Converter::begin_archive(PickleNode node) {
   if (path_.size() >= kMaxDepth) corrupt("more than 1,000 archives inside each other");
-  Converted& converted = archives_[node];
+  archives_[node];
   const PickleObject& object = pickle_.object(node);
   if (!tuple(object.arguments, "arguments of a class").empty() || object.keywords != kNoNode ||
       object.list != kNoNode || object.dict != kNoNode || object.state == kNoNode) {
@@ -120,23 +155,19 @@ const Converter::Converted& Converter::archive(PickleNode node) {
   if (pickle_.kind(object.state) != PickleKind::kDict) {
     fail(ErrorCode::kUnsupported, "an object with a state of its own");
   }
-  const auto items = pickle_.items(object.state);
-  auto made = std::make_shared<Archive>();
-  charge(sizeof(Converted) + sizeof(Archive) + 64 + items.size() / 2 * (sizeof(made->members[0]) + sizeof(uint32_t)));
-  made->members.reserve(items.size() / 2);
-  for (size_t i = 0; i < items.size(); i += 2) {
-    if (pickle_.kind(items[i]) != PickleKind::kText) corrupt("an attribute whose name is no text");
-    const std::string_view name = pickle_.text(items[i]);
-    if (name.size() > kMaxNameBytes) corrupt("a name of " + std::to_string(name.size()) + " bytes");
-    path_.push_back(name);
-    charge(name.size());
-    made->members.emplace_back(name, value(items[i + 1]));
-    add_extent(converted.extent, made->members.back().second, items[i + 1], name.size());
-    path_.pop_back();
-  }
-  if (const std::string* twice = made->index()) corrupt("two members " + quote(*twice));
-  converted.archive = std::move(made);
-  return converted;
+  Level level{.node = node, .items = pickle_.items(object.state), .next = 0, .made = std::make_shared<Archive>()};
+  const size_t members = level.items.size() / 2;
+  charge(sizeof(Converted) + sizeof(Archive) + 64 + members * (sizeof(level.made->members[0]) + sizeof(uint32_t)));
+  level.made->members.reserve(members);
+  return level;
+}
+
+void Converter::add_member(Level& level) {
+  const PickleNode node = level.items[level.next + 1];
+  charge(path_.back().size());
+  level.made->members.emplace_back(path_.back(), value(node));
+  add_extent(archives_.at(level.node).extent, level.made->members.back().second, node, path_.back().size());
+  level.next += 2;
 }
 
 void Converter::add_extent(Extent& to, const ArchiveValue& value, PickleNode node, size_t name_bytes) {
@@ -216,7 +247,11 @@ ArchiveValue Converter::object_value(PickleNode node) {
   const PickleObject& object = pickle_.object(node);
   if (pickle_.kind(object.callable) != PickleKind::kGlobal) corrupt("it calls something that is no global");
   const std::string_view module = pickle_.module(object.callable), name = pickle_.text(object.callable);
-  if (object.is_new && is_class(module)) return archive(node).archive;
+  if (is_archive(node)) {
+    const std::shared_ptr<const Archive>& made = archives_.at(node).archive;
+    if (!made) corrupt("it holds itself");
+    return made;
+  }
   if (!object.is_new && module == "torch.jit._pickle") return list_value(object);
   if (!object.is_new && module == "torch._utils" && name == "_rebuild_tensor_v2") return tensor(node);
   fail(ErrorCode::kUnsupported, "a value made by " + quote(std::string(module) + "." + std::string(name)));
