@@ -1,5 +1,6 @@
 // ckpt inspect PATH: what is in a run, a checkpoint or a file. Reads indexes only, no tensor.
 #include <algorithm>
+#include <ctime>
 #include <memory>
 #include <utility>
 
@@ -149,6 +150,15 @@ nlohmann::json to_json(const Contents& contents) {
   return {{"format", contents.format}, {"tensors", tensors}, {"metadata", contents.metadata}};
 }
 
+/// "2026-11-25 02:21:12 UTC" for Unix seconds.
+std::string utc_text(double seconds) {
+  const auto time = static_cast<std::time_t>(std::clamp(seconds, 0.0, 253402300799.0));  // to the end of year 9999
+  std::tm parts = {};
+  gmtime_r(&time, &parts);
+  char text[32];
+  return {text, std::strftime(text, sizeof text, "%F %T UTC", &parts)};
+}
+
 /// A leaf of the metadata on one line.
 std::string leaf(const nlohmann::json& value) {
   if (value.is_string()) {
@@ -277,6 +287,7 @@ void print_text(const Contents& contents, Output& output) {
       shown.erase("parts");
     }
   }
+  if (shown.contains("time") && shown["time"].is_number()) shown["time"] = utc_text(shown["time"].get<double>());
   if (!shown.empty()) {
     output.line("");
     print_values(shown, 0, output);
