@@ -36,7 +36,7 @@ constexpr size_t kBlock = 4 << 20;
 struct ModelImpl : torch::nn::Module {
   explicit ModelImpl(int64_t elements) {
     for (int i = 0; i < kTensors; ++i) {
-      register_parameter("weight" + std::to_string(i), torch::rand({elements / 1024, 1024}) - 0.5, false);
+      register_parameter("weight" + std::to_string(i), torch::empty({elements / 1024, 1024}).uniform_(-0.5, 0.5), false);
     }
   }
 };
