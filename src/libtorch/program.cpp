@@ -11,30 +11,14 @@
 #include "ckpt/error.h"
 #include "ckpt/training_state.h"
 #include "core/base/quote.h"
-#include "core/format/safetensors.h"
-#include "core/run/names.h"
 #include "libtorch/bridge/archive_tensors.h"
 #include "libtorch/bridge/torch_error.h"
+#include "libtorch/training/files.h"
 #include "libtorch/training/import.h"
 #include "libtorch/training/snapshot.h"
 
 namespace ckpt::program {
 namespace {
-
-std::vector<run::FileToWrite> files_of(const training::Snapshot& snapshot, const training::Weights* weights) {
-  std::vector<run::FileToWrite> files;
-  files.push_back({std::string(run::kStateName), snapshot.expected_bytes(),
-                   [&snapshot](io::BlockWriter& writer) { snapshot.write(writer); }});
-  if (!weights) return files;
-  uint64_t bytes = 65536;
-  for (const auto& tensor : weights->tensors) bytes += tensor.data.size() + 256;
-  files.push_back({std::string(run::kWeightsName), bytes, [weights](io::BlockWriter& writer) {
-                     auto metadata = weights->ties;  // as safetensors' own save_model writes them
-                     metadata.emplace("format", "pt");
-                     format::write_safetensors(writer, weights->tensors, metadata);
-                   }});
-  return files;
-}
 
 class TorchLibrary : public Library {
  public:
@@ -58,10 +42,8 @@ class TorchLibrary : public Library {
     training::CaptureOptions options{.generators = false, .unknown_types = {}};
     if (!imported.type_known) options.unknown_types.insert("optimizer");
     const training::Snapshot snapshot = training::capture(state, nullptr, options);
-    std::optional<training::Weights> weights;
-    if (input.weights_copy) weights = snapshot.weights();
     run::RunWriter writer(input.run, input.wait);
-    return writer.commit(snapshot.head(), files_of(snapshot, weights ? &*weights : nullptr), input.keep,
+    return writer.commit(snapshot.head(), training::files_of(snapshot, input.weights_copy), input.keep,
                          input.keep.monitor);
   }
 

@@ -7,13 +7,13 @@
 #include "core/base/log.h"
 #include "core/base/parallel.h"
 #include "core/format/archive.h"
-#include "core/format/safetensors.h"
 #include "core/format/verify.h"
 #include "core/io/stop_signals.h"
 #include "core/run/names.h"
 #include "core/run/run.h"
 #include "core/run/save_queue.h"
 #include "core/run/writer.h"
+#include "libtorch/training/files.h"
 #include "libtorch/training/snapshot.h"
 
 namespace ckpt {
@@ -45,24 +45,6 @@ void check_options(const std::string& run, const ManagerOptions& options) {
   if (every.epochs == 0) refuse("save_every.epochs is 0, expected at least 1");
   if (every.seconds && !(*every.seconds >= 0)) refuse("save_every.seconds is negative or NaN");
   if (options.max_pending == 0) refuse("max_pending is 0, expected at least 1");
-}
-
-/// The files of one checkpoint; `snapshot` must live until they are written.
-std::vector<run::FileToWrite> files_of(const training::Snapshot& snapshot, bool weights_copy) {
-  std::vector<run::FileToWrite> files;
-  files.push_back({std::string(run::kStateName), snapshot.expected_bytes(),
-                   [&snapshot](io::BlockWriter& writer) { snapshot.write(writer); }});
-  if (!weights_copy) return files;
-  auto weights = snapshot.weights();
-  uint64_t bytes = 0;
-  for (const auto& tensor : weights.tensors) bytes += tensor.data.size() + 256;
-  files.push_back({std::string(run::kWeightsName), bytes,
-                   [weights = std::move(weights)](io::BlockWriter& writer) {
-                     auto metadata = weights.ties;  // as safetensors' own save_model writes them
-                     metadata["format"] = "pt";
-                     format::write_safetensors(writer, weights.tensors, metadata);
-                   }});
-  return files;
 }
 
 CheckpointInfo info_of(const run::Committed& committed, const run::CheckpointHead& head) {
@@ -146,7 +128,7 @@ struct CheckpointManager::Impl {
   }
 
   run::Committed write(const training::Snapshot& snapshot) {
-    auto committed = writer->commit(snapshot.head(), files_of(snapshot, options.weights_copy),
+    auto committed = writer->commit(snapshot.head(), training::files_of(snapshot, options.weights_copy),
                                     keep_rules(options.keep, monitor), monitor);
     for (const auto& warning : committed.warnings) log(LogLevel::kWarning, warning);
     return committed;
