@@ -12,6 +12,11 @@ else()
 endif()
 file(RELATIVE_PATH ckpt_bin_to_lib "/${CMAKE_INSTALL_BINDIR}" "/${CMAKE_INSTALL_LIBDIR}")
 set_target_properties(ckpt_core ckpt PROPERTIES INSTALL_RPATH "${ckpt_origin}" INSTALL_RPATH_USE_LINK_PATH ON)
+# Said outright: INSTALL_RPATH_USE_LINK_PATH leaves out what lies under the project, such as a virtual environment in
+# its build folder, and then another LibTorch of the system would be taken.
+if(NOT CKPT_LIBTORCH_LIB IN_LIST CMAKE_CXX_IMPLICIT_LINK_DIRECTORIES)
+  set_property(TARGET ckpt APPEND PROPERTY INSTALL_RPATH "${CKPT_LIBTORCH_LIB}")
+endif()
 
 install(TARGETS ckpt_core ckpt EXPORT ckptTargets
         LIBRARY DESTINATION "${CMAKE_INSTALL_LIBDIR}" ARCHIVE DESTINATION "${CMAKE_INSTALL_LIBDIR}"
