@@ -17,6 +17,7 @@ function(ckpt_find_library name header library)
 endfunction()
 ckpt_find_library(libdeflate libdeflate.h deflate)
 ckpt_find_library(xxhash xxhash.h xxhash)
+ckpt_find_library(re2 re2/re2.h re2)
 
 if(CKPT_BUILD_TOOLS)
   find_package(CLI11 REQUIRED)

@@ -1,5 +1,6 @@
 #include "core/base/dtype.h"
 
+#include <algorithm>
 #include <array>
 
 namespace ckpt {
@@ -82,6 +83,22 @@ std::optional<std::string_view> safetensors_name(DType dtype) {
   std::string_view name = kRows[static_cast<size_t>(dtype)].safetensors;
   if (name.empty()) return std::nullopt;
   return name;
+}
+
+bool is_floating(DType dtype) {
+  return (dtype >= DType::kFloat16 && dtype <= DType::kFloat64) ||
+         (dtype >= DType::kFloat8E4M3FN && dtype <= DType::kFloat8E8M0FNU);
+}
+
+bool is_complex(DType dtype) { return dtype >= DType::kComplex32 && dtype <= DType::kComplex128; }
+
+void swap_byte_order(std::span<std::byte> elements, DType dtype) {
+  const size_t unit = static_cast<size_t>(is_complex(dtype) ? width(dtype) / 2 : width(dtype));
+  if (unit == 1) return;
+  for (size_t i = 0; i + unit <= elements.size(); i += unit) {
+    std::reverse(elements.begin() + static_cast<std::ptrdiff_t>(i),
+                 elements.begin() + static_cast<std::ptrdiff_t>(i + unit));
+  }
 }
 
 }  // namespace ckpt

@@ -1,8 +1,10 @@
 // Element types of tensors, by the names that torch gives them.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <optional>
+#include <span>
 #include <string_view>
 
 namespace ckpt {
@@ -30,5 +32,12 @@ std::optional<DType> dtype_from_storage_class(std::string_view storage_class);
 /// From and to safetensors' spelling ("F32"); std::nullopt where safetensors has none.
 std::optional<DType> dtype_from_safetensors(std::string_view name);
 std::optional<std::string_view> safetensors_name(DType dtype);
+
+/// float8 to float64 and bfloat16; neither integers nor complex numbers.
+bool is_floating(DType dtype);
+bool is_complex(DType dtype);
+
+/// Turns the order of the bytes in each element (in each half of a complex one) around.
+void swap_byte_order(std::span<std::byte> elements, DType dtype);
 
 }  // namespace ckpt

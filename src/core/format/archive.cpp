@@ -54,17 +54,6 @@ std::shared_ptr<const Archive> read_tree(const ZipReader& zip) {
 
 }  // namespace
 
-bool StoredTensor::contiguous() const {
-  if (elements < 2) return true;
-  uint64_t expected = 1;
-  for (size_t i = shape.size(); i-- > 0;) {
-    if (shape[i] == 1) continue;
-    if (static_cast<uint64_t>(strides[i]) != expected) return false;
-    expected *= static_cast<uint64_t>(shape[i]);
-  }
-  return true;
-}
-
 const std::string* Archive::index() {
   by_name_.resize(members.size());
   std::iota(by_name_.begin(), by_name_.end(), 0u);

@@ -15,28 +15,11 @@
 #include <variant>
 #include <vector>
 
-#include "core/base/dtype.h"
+#include "core/format/stored_tensor.h"
 #include "core/format/zip_reader.h"
 #include "core/io/file.h"
 
 namespace ckpt::format {
-
-/// A tensor in a file. Strides and the storage are checked: every element lies inside its record.
-struct StoredTensor {
-  DType dtype = DType::kFloat32;
-  std::vector<int64_t> shape;
-  std::vector<int64_t> strides;  ///< in elements
-  uint64_t elements = 0;         ///< product of shape
-  uint64_t bytes = 0;            ///< elements x width
-  uint64_t file_offset = 0;      ///< of the element [0, 0, ...]
-  uint64_t storage_offset = 0;   ///< of the storage's first byte, in the file
-  uint64_t storage_bytes = 0;
-  std::string record;         ///< zip record of the storage ("data/3"); for safetensors empty
-  bool is_parameter = false;  ///< requires_grad in the pickle
-
-  /// Row-major without gaps: the bytes at file_offset are the tensor.
-  bool contiguous() const;
-};
 
 struct Archive;
 
@@ -86,10 +69,6 @@ class ArchiveFile {
 };
 
 /// All tensors below `archive`, names joined with '.', unescaped where `escaped`, in the order of the pickle.
-struct NamedTensor {
-  std::string name;
-  StoredTensor tensor;
-};
 std::vector<NamedTensor> tensors_of(const Archive& archive, bool escaped);
 
 /// LibTorch writes names that it cannot read back: Python's keywords, names of its own like `__parameters__`, names

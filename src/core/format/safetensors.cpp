@@ -61,6 +61,22 @@ void place_tensors(SafetensorsIndex& index, uint64_t file_bytes, const std::stri
   }
 }
 
+void append(io::BlockWriter& writer, const BytesToWrite& data) {
+  if (!data.produce) {
+    writer.append_stable(data.memory);
+    return;
+  }
+  uint64_t given = 0;
+  data.produce([&](ByteView piece) {
+    given += piece.size();
+    writer.append(piece);
+  });
+  if (given != data.bytes) {
+    throw Error(ErrorCode::kInternal, "",
+                "expected " + std::to_string(data.bytes) + " bytes of a tensor, got " + std::to_string(given));
+  }
+}
+
 [[noreturn]] void invalid(const std::string& path, const TensorToWrite& tensor, const std::string& what,
                           ErrorCode code = ErrorCode::kInvalid) {
   throw Error(code, path, "tensor " + quote(tensor.name) + ": " + what, {.tensor = tensor.name});
@@ -75,10 +91,10 @@ void check_to_write(const TensorToWrite& tensor) {
   }
   const std::optional<uint64_t> elements = element_count(tensor.shape);
   const std::optional<uint64_t> bytes = elements ? checked_mul(*elements, width(tensor.dtype)) : std::nullopt;
-  if (tensor.shape.size() > kMaxRank || !bytes || *bytes != tensor.data.size()) {
+  if (tensor.shape.size() > kMaxRank || !bytes || *bytes != tensor.data.bytes) {
     invalid("", tensor,
             "expected " + (bytes ? std::to_string(*bytes) : "fewer") + " bytes, found " +
-                std::to_string(tensor.data.size()));
+                std::to_string(tensor.data.bytes));
   }
 }
 
@@ -88,7 +104,7 @@ std::string header_of(const std::vector<TensorToWrite>& tensors, const std::map<
   uint64_t offset = 0;
   for (const TensorToWrite& tensor : tensors) {
     if (header.size() > 1) header += ',';
-    const uint64_t end = offset + tensor.data.size();
+    const uint64_t end = offset + tensor.data.bytes;
     header += dump_json(tensor.name) + ":{\"dtype\":\"" + std::string(*safetensors_name(tensor.dtype)) +
               "\",\"shape\":" + dump_json(tensor.shape) + ",\"data_offsets\":[" + std::to_string(offset) + "," +
               std::to_string(end) + "]}";
@@ -149,7 +165,7 @@ void write_safetensors(io::BlockWriter& writer, std::vector<TensorToWrite> tenso
   for (size_t i = 0; i < length.size(); ++i) length[i] = static_cast<std::byte>(header.size() >> (8 * i));
   writer.append(length);
   writer.append(as_bytes(header));
-  for (const TensorToWrite& tensor : tensors) writer.append_stable(tensor.data);
+  for (const TensorToWrite& tensor : tensors) append(writer, tensor.data);
 }
 
 }  // namespace ckpt::format

@@ -7,7 +7,8 @@
 #include <string>
 #include <vector>
 
-#include "core/format/archive.h"
+#include "core/format/stored_tensor.h"
+#include "core/format/tensors_to_write.h"
 #include "core/io/block_writer.h"
 #include "core/io/file.h"
 
@@ -24,17 +25,10 @@ struct SafetensorsIndex {
 /// size + 64 MiB of memory.
 SafetensorsIndex read_safetensors(const io::File& file);
 
-/// One tensor to write; `data` is contiguous and stays valid until the writer has finished.
-struct TensorToWrite {
-  std::string name;
-  DType dtype = DType::kFloat32;
-  std::vector<int64_t> shape;
-  ByteView data;
-};
-
 /// Appends a whole file: tensors sorted by width (widest first), then by name, so that all are aligned; header padded
 /// with blanks to a multiple of 8. The same input gives the same bytes. kUnsupported where a dtype has no spelling,
-/// kInvalid for duplicate names or data that does not fit the shape; nothing was appended then.
+/// kInvalid for duplicate names or data that does not fit the shape; nothing was appended then. No ties: `tied_to` is -1
+/// in all.
 void write_safetensors(io::BlockWriter& writer, std::vector<TensorToWrite> tensors,
                        const std::map<std::string, std::string>& metadata);
 
