@@ -58,7 +58,9 @@ void check_zip(const io::File& file, const format::BlockHashes* hashes, FileChec
   try {
     const format::ArchiveFile archive = format::ArchiveFile::open(path);
     if (archive.zip().crcs_absent()) check.warnings.push_back(printable(path) + ": has no CRCs, unverified");
-    add_damages(path, format::check_file(archive.file(), hashes, &archive.zip(), &archive.root(), threads), check);
+    add_damages(path,
+                format::check_file(archive.file(), hashes, &archive.zip(), format::tensors_of(archive.root()), threads),
+                check);
     return;
   } catch (const Error& error) {
     if (error.code() == ErrorCode::kIo || error.code() == ErrorCode::kNotFound) throw;
@@ -68,7 +70,7 @@ void check_zip(const io::File& file, const format::BlockHashes* hashes, FileChec
   try {
     const format::ZipReader zip(file);
     check.what = "zip file";
-    add_damages(path, format::check_file(file, hashes, &zip, nullptr, threads), check);
+    add_damages(path, format::check_file(file, hashes, &zip, {}, threads), check);
     if (!check.problems.empty()) return;
     if (unreadable->code() == ErrorCode::kUnsupported || unreadable->code() == ErrorCode::kUnsafe) {
       check.warnings.push_back(printable(path) + ": only its CRCs were checked: " + unreadable->message());
@@ -76,7 +78,7 @@ void check_zip(const io::File& file, const format::BlockHashes* hashes, FileChec
     }
   } catch (const Error& error) {
     if (error.code() != ErrorCode::kCorrupt) throw;
-    if (hashes) add_damages(path, format::check_file(file, hashes, nullptr, nullptr, threads), check);
+    if (hashes) add_damages(path, format::check_file(file, hashes, nullptr, {}, threads), check);
     if (!check.problems.empty()) return;
   }
   check.problems.push_back(problem_of(path, *unreadable));
@@ -85,19 +87,16 @@ void check_zip(const io::File& file, const format::BlockHashes* hashes, FileChec
 void check_safetensors(const io::File& file, const format::BlockHashes* hashes, FileCheck& check) {
   check.what = "safetensors file";
   const std::string& path = file.path();
-  format::Archive tensors;
+  std::vector<format::NamedTensor> tensors;
   std::optional<Error> unreadable;
   try {
-    for (auto& named : format::read_safetensors(file).tensors) {
-      tensors.members.emplace_back(std::move(named.name), std::move(named.tensor));
-    }
+    tensors = format::read_safetensors(file).tensors;
   } catch (const Error& error) {
     if (error.code() != ErrorCode::kCorrupt) throw;
     unreadable = error;
   }
   if (hashes) {
-    const format::Archive* names = unreadable ? nullptr : &tensors;
-    add_damages(path, format::check_file(file, hashes, nullptr, names, default_threads()), check);
+    add_damages(path, format::check_file(file, hashes, nullptr, std::move(tensors), default_threads()), check);
   } else if (!unreadable) {
     check.warnings.push_back(printable(path) +
                              ": safetensors has no checksums; only its header and its size were checked");
@@ -171,7 +170,7 @@ FileCheck check_file(const std::string& path) {
   }
   check.what = "file";
   if (hashes) {
-    add_damages(path, format::check_file(file, hashes, nullptr, nullptr, default_threads()), check);
+    add_damages(path, format::check_file(file, hashes, nullptr, {}, default_threads()), check);
     return check;
   }
   if (!claims_format(path)) {

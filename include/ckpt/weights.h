@@ -34,6 +34,8 @@ struct OpenOptions {
   /// Prefer averaged weights: ema_state_dict, model_ema, ema, ema_model (in a checkpoint the part "ema"). kNotFound
   /// where there are none.
   bool ema = false;
+  /// Every tensor in the file (of a checkpoint: in state.pt): no wrapper is looked for and none stripped.
+  bool whole = false;
   /// Strip "module." and "_orig_mod." from the front where all names have them, repeatedly.
   bool strip_wrappers = true;
   /// For runs and checkpoints: whether a candidate is read and hashed as a whole before it is taken.

@@ -8,7 +8,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   const ckpt::io::File file = memory.open(ckpt::fuzz::text(data, size));
   try {
     const ckpt::format::ZipReader zip(file);
-    ckpt::format::check_file(file, nullptr, &zip, nullptr, 1);
+    ckpt::format::check_file(file, nullptr, &zip, {}, 1);
     for (const ckpt::format::ZipRecord& record : zip.records()) {
       if (zip.find(record.name) != &record) __builtin_trap();
       try {

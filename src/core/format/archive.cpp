@@ -85,6 +85,8 @@ ArchiveFile ArchiveFile::open(io::File file) {
   return archive;
 }
 
+std::vector<NamedTensor> tensors_of(const Archive& root) { return tensors_of(root, is_training_state(root)); }
+
 bool is_training_state(const Archive& root) { return root.find("ckpt") != nullptr; }
 
 }  // namespace ckpt::format

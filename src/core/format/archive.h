@@ -78,6 +78,9 @@ std::string escape_name(std::string_view name);
 /// Undoes it; a '%' that begins no such code stays as it is.
 std::string unescape_name(std::string_view name);
 
+/// Those of the whole file, unescaped where it is a state.pt.
+std::vector<NamedTensor> tensors_of(const Archive& root);
+
 /// Whether the archive was written by ckpt (has the member `ckpt`): only then its names are escaped.
 bool is_training_state(const Archive& root);
 

@@ -1,6 +1,8 @@
 #include "core/format/damage.h"
 
 #include <algorithm>
+#include <utility>
+#include <vector>
 
 namespace ckpt::format {
 namespace {
@@ -14,8 +16,8 @@ Range data_of(const ZipRecord& record) { return {record.data_offset, record.data
 
 class Locator {
  public:
-  Locator(const Findings& findings, const ZipReader* zip, const Archive* archive) : findings_(findings), zip_(zip) {
-    if (archive) tensors_ = tensors_of(*archive, is_training_state(*archive));
+  Locator(const Findings& findings, const ZipReader* zip, std::vector<NamedTensor> tensors)
+      : findings_(findings), zip_(zip), tensors_(std::move(tensors)) {
     std::stable_sort(tensors_.begin(), tensors_.end(), [](const NamedTensor& a, const NamedTensor& b) {
       return a.tensor.storage_offset < b.tensor.storage_offset;
     });
@@ -117,8 +119,8 @@ void Locator::add_other_records() {
 }  // namespace
 
 std::vector<Damage> locate_damage(const Findings& findings, uint64_t file_bytes, const BlockHashes* hashes,
-                                  const ZipReader* zip, const Archive* archive) {
-  Locator locator(findings, zip, archive);
+                                  const ZipReader* zip, std::vector<NamedTensor> tensors) {
+  Locator locator(findings, zip, std::move(tensors));
   for (size_t i = 0; i < findings.bad_blocks.size(); ++i) {
     const uint64_t begin = i * hashes->block_bytes;
     if (findings.bad_blocks[i]) locator.add_block({begin, begin + std::min(hashes->block_bytes, file_bytes - begin)});

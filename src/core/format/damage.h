@@ -13,6 +13,6 @@ struct Findings {
 
 /// In the order of the file. Parameters as check_file().
 std::vector<Damage> locate_damage(const Findings& findings, uint64_t file_bytes, const BlockHashes* hashes,
-                                  const ZipReader* zip, const Archive* archive);
+                                  const ZipReader* zip, std::vector<NamedTensor> tensors);
 
 }  // namespace ckpt::format

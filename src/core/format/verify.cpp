@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <memory>
 #include <mutex>
+#include <utility>
 
 #include "core/base/checksum.h"
 #include "core/base/parallel.h"
@@ -191,7 +192,7 @@ void Checker::combine_parts() {
 }  // namespace
 
 std::vector<Damage> check_file(const io::File& file, const BlockHashes* hashes, const ZipReader* zip,
-                               const Archive* archive, unsigned threads) {
+                               std::vector<NamedTensor> tensors, unsigned threads) {
   const uint64_t file_bytes = file.stat().bytes;
   if (hashes && hashes->bytes != 0 && (hashes->xxh3_64.empty() || hashes->block_bytes == 0)) hashes = nullptr;
   Findings findings;
@@ -203,7 +204,7 @@ std::vector<Damage> check_file(const io::File& file, const BlockHashes* hashes, 
     damages.push_back({.offset = error.offset().value_or(0), .reason = error.message()});  // it shrank meanwhile
     return damages;
   }
-  return locate_damage(findings, file_bytes, hashes, zip, archive);
+  return locate_damage(findings, file_bytes, hashes, zip, std::move(tensors));
 }
 
 }  // namespace ckpt::format

@@ -5,7 +5,7 @@
 #include <string>
 #include <vector>
 
-#include "core/format/archive.h"
+#include "core/format/stored_tensor.h"
 #include "core/format/zip_reader.h"
 #include "core/io/file.h"
 
@@ -18,11 +18,11 @@ struct BlockHashes {
   std::vector<uint64_t> xxh3_64;
 };
 
-/// Reads all of `file` once. `hashes` may be nullptr; `zip` may be nullptr (no records to check), `archive` may be
-/// nullptr (no tensor names; for safetensors, one whose members are its tensors). Each damage names the smallest range
+/// Reads all of `file` once. `hashes` may be nullptr; `zip` may be nullptr (no records to check); `tensors` give names
+/// to damage, and may be none. Each damage names the smallest range
 /// that it can tell damaged by where that begins: the intersection of a bad block with a bad record; with a good record
 /// in a bad block, the headers or padding between. Empty: all is whole. Throws kIo alone.
 std::vector<Damage> check_file(const io::File& file, const BlockHashes* hashes, const ZipReader* zip,
-                               const Archive* archive, unsigned threads);
+                               std::vector<NamedTensor> tensors, unsigned threads);
 
 }  // namespace ckpt::format

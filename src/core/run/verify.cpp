@@ -20,7 +20,7 @@ format::Damage damage_of(const Error& error) {
 struct Meaning {
   std::optional<format::ArchiveFile> archive;
   std::optional<format::ZipReader> zip;
-  std::optional<format::Archive> tensors;
+  std::vector<format::NamedTensor> tensors;
   std::optional<format::Damage> problem;
 };
 
@@ -45,12 +45,8 @@ Meaning meaning_of(const io::Directory& checkpoint, const std::string& name, con
   Meaning meaning;
   if (!name.ends_with(".safetensors")) return meaning;
   try {
-    meaning.tensors.emplace();
-    for (format::NamedTensor& one : format::read_safetensors(file).tensors) {
-      meaning.tensors->members.emplace_back(std::move(one.name), std::move(one.tensor));
-    }
+    meaning.tensors = format::read_safetensors(file).tensors;
   } catch (const Error& error) {
-    meaning.tensors.reset();
     meaning.problem = damage_of(error);
   }
   return meaning;
@@ -66,14 +62,14 @@ std::vector<format::Damage> check_bytes(const io::Directory& checkpoint, const M
              .reason = "expected " + std::to_string(known.bytes) + " bytes, found " + std::to_string(bytes)}};
   }
   const format::BlockHashes hashes{known.bytes, known.block_bytes, known.xxh3_64};
-  const Meaning meaning = meaning_of(checkpoint, known.path, file);
+  Meaning meaning = meaning_of(checkpoint, known.path, file);
   std::vector<format::Damage> damage;
   if (meaning.archive) {
     const format::ArchiveFile& archive = *meaning.archive;
-    damage = format::check_file(archive.file(), &hashes, &archive.zip(), &archive.root(), threads);
+    damage = format::check_file(archive.file(), &hashes, &archive.zip(), format::tensors_of(archive.root()), threads);
   } else {
-    damage = format::check_file(file, &hashes, meaning.zip ? &*meaning.zip : nullptr,
-                                meaning.tensors ? &*meaning.tensors : nullptr, threads);
+    damage =
+        format::check_file(file, &hashes, meaning.zip ? &*meaning.zip : nullptr, std::move(meaning.tensors), threads);
   }
   // Bytes as they were written, and still no file of its kind: nobody could load it.
   if (damage.empty() && meaning.problem) damage.push_back(*meaning.problem);

@@ -74,8 +74,8 @@ CheckpointInfo info_of(const run::Checkpoint& checkpoint) {
 void throw_first(const std::vector<run::Problem>& problems) {
   if (problems.empty()) return;
   const run::Problem& first = problems.front();
-  throw Error(ErrorCode::kCorrupt, first.file.empty() ? first.path : first.path + "/" + first.file,
-              first.damage.reason, {.offset = first.damage.offset, .tensor = first.damage.tensor});
+  throw Error(ErrorCode::kCorrupt, first.file.empty() ? first.path : first.path + "/" + first.file, first.damage.reason,
+              {.offset = first.damage.offset, .tensor = first.damage.tensor});
 }
 
 /// std::nullopt: another process's writer has removed the checkpoint meanwhile.
@@ -284,8 +284,8 @@ CheckpointInfo CheckpointManager::Impl::load_path(const std::string& from, Train
     archive = format::ArchiveFile::open(from);
     if (options.verify) {
       std::vector<run::Problem> problems;
-      for (auto& damage : format::check_file(archive->file(), nullptr, &archive->zip(), &archive->root(),
-                                             default_threads())) {
+      for (auto& damage : format::check_file(archive->file(), nullptr, &archive->zip(),
+                                             format::tensors_of(archive->root()), default_threads())) {
         problems.push_back({from, "", std::move(damage)});
       }
       throw_first(problems);

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include "core/base/checksum.h"
+#include "core/format/archive.h"
 #include "core/format/safetensors.h"
 #include "core/format/zip_builder.h"
 #include "support/temp_dir.h"
@@ -35,10 +36,10 @@ class VerifyTest : public testing::Test {
     const io::File file = file_of(changed);
     try {
       const ArchiveFile archive = ArchiveFile::open(file_of(changed));
-      return check_file(archive.file(), hashes, &archive.zip(), &archive.root(), 2);
+      return check_file(archive.file(), hashes, &archive.zip(), tensors_of(archive.root()), 2);
     } catch (const Error& error) {
       refused_ = true;
-      return check_file(file, hashes, nullptr, nullptr, 2);
+      return check_file(file, hashes, nullptr, {}, 2);
     }
   }
 
@@ -64,7 +65,7 @@ TEST_F(VerifyTest, AWholeFileHasNoDamage) {
   }
   EXPECT_FALSE(refused_);
   const BlockHashes nothing;
-  EXPECT_TRUE(check_file(file_of(""), &nothing, nullptr, nullptr, 2).empty());
+  EXPECT_TRUE(check_file(file_of(""), &nothing, nullptr, {}, 2).empty());
 }
 
 TEST_F(VerifyTest, EveryFlippedByteIsFoundInItsBlock) {
@@ -90,7 +91,7 @@ TEST_F(VerifyTest, WithoutHashesEveryFlipInARecordIsFoundByItsCrc) {
       changed[at] = static_cast<char>(changed[at] ^ 0x10);
       const io::File file = file_of(changed);
       const ZipReader damaged(file);
-      const std::vector<Damage> damages = check_file(file, nullptr, &damaged, nullptr, 1);
+      const std::vector<Damage> damages = check_file(file, nullptr, &damaged, {}, 1);
       ASSERT_EQ(damages.size(), 1u) << at;
       EXPECT_EQ(damages[0].record, record.name);
       EXPECT_EQ(damages[0].offset, record.data_offset);
@@ -115,7 +116,7 @@ TEST_F(VerifyTest, WithoutHashesMostFlipsOutsideRecordsAreRefusedByTheReader) {
     const io::File file = file_of(changed);
     try {
       const ZipReader damaged(file);
-      if (!check_file(file, nullptr, &damaged, nullptr, 1).empty()) continue;
+      if (!check_file(file, nullptr, &damaged, {}, 1).empty()) continue;
       ++unnoticed;
       const bool kind_of_extra = std::any_of(zip.records().begin(), zip.records().end(), [&](const ZipRecord& record) {
         const uint64_t extra = record.header_offset + 30 + zip.top_folder().size() + 1 + record.name.size();
@@ -150,7 +151,7 @@ TEST_F(VerifyTest, ChecksRecordsThatCrossUnits) {
   const BlockHashes hashes = hashes_of(whole);
   const io::File original = file_of(whole);
   const ZipReader zip(original);
-  EXPECT_TRUE(check_file(original, &hashes, &zip, nullptr, 2).empty());
+  EXPECT_TRUE(check_file(original, &hashes, &zip, {}, 2).empty());
   const ZipRecord big = *zip.find("big");
   for (size_t at = 0; at < whole.size(); at += 13) {
     std::string changed = whole;
@@ -159,7 +160,7 @@ TEST_F(VerifyTest, ChecksRecordsThatCrossUnits) {
     const io::File file = file_of(changed);
     try {
       const ZipReader damaged(file);
-      const std::vector<Damage> damages = check_file(file, &hashes, &damaged, nullptr, 2);
+      const std::vector<Damage> damages = check_file(file, &hashes, &damaged, {}, 2);
       ASSERT_EQ(damages.size(), 1u) << at;
       EXPECT_LE(damages[0].offset, at);
       if (in_big) {
@@ -180,7 +181,7 @@ TEST_F(VerifyTest, ManyBadBlocksOfOneRecordAreOneDamage) {
   std::fill_n(changed.begin() + static_cast<ptrdiff_t>(begin), 3 * kBlock + 700, '\0');
   const io::File file = file_of(changed);
   const ZipReader zip(file);
-  const std::vector<Damage> damages = check_file(file, &hashes, &zip, nullptr, 2);
+  const std::vector<Damage> damages = check_file(file, &hashes, &zip, {}, 2);
   ASSERT_EQ(damages.size(), 1u);
   EXPECT_EQ(damages[0].record, "big");
   EXPECT_EQ(damages[0].offset, begin);
@@ -190,16 +191,16 @@ TEST_F(VerifyTest, TruncationAndGrowthAreDamageWhereTheyBegin) {
   const std::string whole = golden("tensors-2.13.0");
   const BlockHashes hashes = hashes_of(whole);
   for (const std::string& changed : {whole.substr(0, 1500), whole.substr(0, 0), whole + "more"}) {
-    const std::vector<Damage> damages = check_file(file_of(changed), &hashes, nullptr, nullptr, 2);
+    const std::vector<Damage> damages = check_file(file_of(changed), &hashes, nullptr, {}, 2);
     ASSERT_EQ(damages.size(), 1u) << changed.size();
     EXPECT_EQ(damages[0].offset, std::min(changed.size(), whole.size()));
   }
   const BlockHashes empty{.bytes = 0, .block_bytes = kBlock, .xxh3_64 = {}};
-  EXPECT_EQ(check_file(file_of("x"), &empty, nullptr, nullptr, 1).size(), 1u);
+  EXPECT_EQ(check_file(file_of("x"), &empty, nullptr, {}, 1).size(), 1u);
 }
 
 TEST_F(VerifyTest, NamesTensorsOfOtherFormatsByTheirPlace) {
-  Archive archive;
+  std::vector<NamedTensor> tensors;
   for (int i = 0; i < 3; ++i) {
     StoredTensor tensor;
     tensor.shape = {2000};
@@ -207,12 +208,12 @@ TEST_F(VerifyTest, NamesTensorsOfOtherFormatsByTheirPlace) {
     tensor.elements = 2000;
     tensor.bytes = tensor.storage_bytes = 8000;
     tensor.file_offset = tensor.storage_offset = static_cast<uint64_t>(100 + 8000 * i);
-    archive.members.emplace_back("t" + std::to_string(i), tensor);
+    tensors.push_back({"t" + std::to_string(i), tensor});
   }
   std::string bytes(24100, 'd');
   const BlockHashes hashes = hashes_of(bytes);
   bytes[12000] = 'D';
-  const std::vector<Damage> damages = check_file(file_of(bytes), &hashes, nullptr, &archive, 2);
+  const std::vector<Damage> damages = check_file(file_of(bytes), &hashes, nullptr, tensors, 2);
   ASSERT_EQ(damages.size(), 1u);
   EXPECT_EQ(damages[0].tensor, "t1");
   EXPECT_EQ(damages[0].offset, 12000 / kBlock * kBlock);
