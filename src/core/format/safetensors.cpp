@@ -18,42 +18,65 @@ constexpr uint64_t kMaxHeaderBytes = 100000000;
 // Readers may take the file's size and 64 MiB; some of it is for what is not counted.
 constexpr uint64_t kMemoryBeyondFile = 60 << 20;
 
-void check_names(const std::vector<NamedTensor>& tensors, const std::string& path) {
-  std::vector<uint32_t> order(tensors.size());
+void check_names(const SafetensorsIndex& index, const std::string& path) {
+  const size_t tensors = index.tensors.size();
+  const auto name = [&](uint32_t i) -> const std::string& {
+    return i < tensors ? index.tensors[i].name : index.opaque[i - tensors].name;
+  };
+  std::vector<uint32_t> order(tensors + index.opaque.size());
   std::iota(order.begin(), order.end(), 0u);
-  std::sort(order.begin(), order.end(), [&](uint32_t a, uint32_t b) { return tensors[a].name < tensors[b].name; });
-  const auto twice = std::adjacent_find(order.begin(), order.end(),
-                                        [&](uint32_t a, uint32_t b) { return tensors[a].name == tensors[b].name; });
+  std::sort(order.begin(), order.end(), [&](uint32_t a, uint32_t b) { return name(a) < name(b); });
+  const auto twice =
+      std::adjacent_find(order.begin(), order.end(), [&](uint32_t a, uint32_t b) { return name(a) == name(b); });
   if (twice != order.end()) {
-    const std::string& name = tensors[*twice].name;
-    throw Error(ErrorCode::kCorrupt, path, "header: two tensors " + quote(name), {.tensor = name});
+    throw Error(ErrorCode::kCorrupt, path, "header: two tensors " + quote(name(*twice)), {.tensor = name(*twice)});
   }
+}
+
+template <class T>
+void sort_by_place(std::vector<T>& list) {
+  const auto place = [](const T& item) {
+    if constexpr (std::is_same_v<T, NamedTensor>) {
+      return std::tie(item.tensor.file_offset, item.tensor.bytes, item.name);
+    } else {
+      return std::tie(item.file_offset, item.bytes, item.name);
+    }
+  };
+  const auto before = [&](const T& a, const T& b) { return place(a) < place(b); };
+  if (!std::is_sorted(list.begin(), list.end(), before)) std::sort(list.begin(), list.end(), before);
 }
 
 /// Sorts by place and turns offsets into the data into offsets in the file; refuses holes and overlaps.
 void place_tensors(SafetensorsIndex& index, uint64_t file_bytes, const std::string& path) {
-  const auto before = [](const NamedTensor& a, const NamedTensor& b) {
-    return std::tie(a.tensor.file_offset, a.tensor.bytes, a.name) <
-           std::tie(b.tensor.file_offset, b.tensor.bytes, b.name);
-  };
-  if (!std::is_sorted(index.tensors.begin(), index.tensors.end(), before)) {
-    std::sort(index.tensors.begin(), index.tensors.end(), before);
-  }
+  sort_by_place(index.tensors);
+  sort_by_place(index.opaque);
   const uint64_t data_bytes = file_bytes - index.data_offset;
   uint64_t end = 0;
+  const auto place = [&](const std::string& name, uint64_t& offset, uint64_t bytes) {
+    if (offset != end || bytes > data_bytes - end) {
+      throw Error(ErrorCode::kCorrupt, path,
+                  "tensor " + quote(name) + ": " + std::to_string(bytes) + " bytes at " + std::to_string(offset) +
+                      " of the data, expected at " + std::to_string(end) + " and at most " +
+                      std::to_string(data_bytes - end),
+                  {.offset = index.data_offset + end, .tensor = name});
+    }
+    end += bytes;
+    offset += index.data_offset;
+  };
+  auto opaque = index.opaque.begin();
+  const auto place_opaque = [&](uint64_t before, uint64_t bytes) {
+    for (; opaque != index.opaque.end() && std::tie(opaque->file_offset, opaque->bytes) < std::tie(before, bytes);
+         ++opaque) {
+      place(opaque->name, opaque->file_offset, opaque->bytes);
+    }
+  };
   for (NamedTensor& named : index.tensors) {
     StoredTensor& tensor = named.tensor;
-    if (tensor.file_offset != end || tensor.bytes > data_bytes - end) {
-      throw Error(ErrorCode::kCorrupt, path,
-                  "tensor " + quote(named.name) + ": " + std::to_string(tensor.bytes) + " bytes at " +
-                      std::to_string(tensor.file_offset) + " of the data, expected at " + std::to_string(end) +
-                      " and at most " + std::to_string(data_bytes - end),
-                  {.offset = index.data_offset + end, .tensor = named.name});
-    }
-    end += tensor.bytes;
-    tensor.file_offset += index.data_offset;
+    place_opaque(tensor.file_offset, tensor.bytes);
+    place(named.name, tensor.file_offset, tensor.bytes);
     tensor.storage_offset = tensor.file_offset;
   }
+  place_opaque(UINT64_MAX, UINT64_MAX);
   if (end != data_bytes) {
     throw Error(ErrorCode::kCorrupt, path,
                 "expected " + std::to_string(end) + " bytes of data, found " + std::to_string(data_bytes),
@@ -123,6 +146,11 @@ std::string header_of(const std::vector<TensorToWrite>& tensors, const std::map<
 }  // namespace
 
 SafetensorsIndex read_safetensors(const io::File& file) {
+  uint64_t memory = file.stat().bytes + kMemoryBeyondFile;
+  return read_safetensors(file, memory);
+}
+
+SafetensorsIndex read_safetensors(const io::File& file, uint64_t& memory) {
   const uint64_t file_bytes = file.stat().bytes;
   std::array<std::byte, 8> length;
   file.read_at(0, length);
@@ -135,8 +163,8 @@ SafetensorsIndex read_safetensors(const io::File& file) {
   }
   SafetensorsIndex index;
   index.data_offset = length.size() + header_bytes;
-  parse_safetensors_header(file, header_bytes, file_bytes + kMemoryBeyondFile, index);
-  check_names(index.tensors, file.path());
+  parse_safetensors_header(file, header_bytes, memory, index);
+  check_names(index, file.path());
   place_tensors(index, file_bytes, file.path());
   return index;
 }

@@ -14,21 +14,34 @@
 
 namespace ckpt::format {
 
+/// A tensor of a dtype that safetensors knows and DType does not, of less than a byte an element (F4, F6_E2M3,
+/// F6_E3M2): its place is checked, its elements cannot be read.
+struct OpaqueTensor {
+  std::string name;
+  std::string dtype;  ///< as the file spells it
+  std::vector<int64_t> shape;
+  uint64_t file_offset = 0;
+  uint64_t bytes = 0;
+};
+
 struct SafetensorsIndex {
   std::vector<NamedTensor> tensors;  ///< sorted by where their data is
+  std::vector<OpaqueTensor> opaque;  ///< the same
   std::map<std::string, std::string> metadata;
   uint64_t data_offset = 0;
 };
 
 /// Reads and checks the header: length <= 100,000,000, strict JSON, duplicate keys, offsets, holes, overlaps, sizes,
-/// bytes after the end. kCorrupt; kUnsupported for dtypes without a DType. Header parsed as a stream: at most file
+/// bytes after the end. kCorrupt; kUnsupported for dtypes that are not known. Header parsed as a stream: at most file
 /// size + 64 MiB of memory.
 SafetensorsIndex read_safetensors(const io::File& file);
+/// The same, for one of several files: takes what the index needs from `memory`; kCorrupt where that is not enough.
+SafetensorsIndex read_safetensors(const io::File& file, uint64_t& memory);
 
 /// Appends a whole file: tensors sorted by width (widest first), then by name, so that all are aligned; header padded
 /// with blanks to a multiple of 8. The same input gives the same bytes. kUnsupported where a dtype has no spelling,
-/// kInvalid for duplicate names or data that does not fit the shape; nothing was appended then. No ties: `tied_to` is -1
-/// in all.
+/// kInvalid for duplicate names or data that does not fit the shape; nothing was appended then. No ties: `tied_to` is
+/// -1 in all.
 void write_safetensors(io::BlockWriter& writer, std::vector<TensorToWrite> tensors,
                        const std::map<std::string, std::string>& metadata);
 

@@ -7,8 +7,8 @@
 namespace ckpt::format {
 
 /// Parses `header_bytes` bytes after the length and fills tensors (dtype, shape, strides, elements, bytes; file_offset
-/// is relative to the data still) and metadata, in the order of the header. kCorrupt, kUnsupported as read_safetensors
-/// says.
-void parse_safetensors_header(const io::File& file, uint64_t header_bytes, uint64_t memory, SafetensorsIndex& index);
+/// is relative to the data still), opaque and metadata, in the order of the header. Takes what they need from `memory`.
+/// kCorrupt, kUnsupported as read_safetensors says.
+void parse_safetensors_header(const io::File& file, uint64_t header_bytes, uint64_t& memory, SafetensorsIndex& index);
 
 }  // namespace ckpt::format

@@ -89,6 +89,23 @@ TEST_F(SafetensorsTest, ReadsLegalOddities) {
       << message_;
 }
 
+TEST_F(SafetensorsTest, ReadsWhatLiesBetweenTensorsOfLessThanAByteAnElement) {
+  const SafetensorsIndex index =
+      read_safetensors(file_of(safetensors(R"({"b":{"dtype":"F6_E2M3","shape":[2,2],"data_offsets":[3,6]},)"
+                                           R"("a":{"dtype":"U8","shape":[2],"data_offsets":[1,3]},)"
+                                           R"("c":{"dtype":"F4","shape":[2],"data_offsets":[0,1]}})",
+                                           "cdeffg")));
+  ASSERT_EQ(index.tensors.size(), 1u);
+  EXPECT_EQ(index.tensors[0].name, "a");
+  EXPECT_EQ(index.tensors[0].tensor.file_offset, index.data_offset + 1);
+  ASSERT_EQ(index.opaque.size(), 2u);
+  EXPECT_EQ(index.opaque[0].name, "c");
+  EXPECT_EQ(index.opaque[0].file_offset, index.data_offset);
+  EXPECT_EQ(index.opaque[1].dtype, "F6_E2M3");
+  EXPECT_EQ(index.opaque[1].shape, (std::vector<int64_t>{2, 2}));
+  EXPECT_EQ(index.opaque[1].bytes, 3u);
+}
+
 struct Corruption {
   const char* name;
   std::string bytes;
@@ -160,7 +177,8 @@ std::vector<Corruption> corruptions() {
       {"MetadataNested", safetensors(R"({"__metadata__":{"a":{}}})", "")},
       {"MetadataNoObject", safetensors(R"({"__metadata__":"a"})", "")},
       {"NameTooLong", safetensors("{\"" + std::string(70000, 'n') + "\":" + u8 + "[0,1]}}", "x")},
-      {"UnknownDtype", one("\"F4\"", "[1]", "[0,1]"), ErrorCode::kUnsupported},
+      {"UnknownDtype", one("\"Q9\"", "[1]", "[0,1]"), ErrorCode::kUnsupported},
+      {"HalfAByte", one("\"F4\"", "[3]", "[0,1]")},
   };
 }
 
