@@ -15,7 +15,8 @@ namespace ckpt::format {
 /// Whether the directory is that of a .pt2 (record archive_format).
 bool is_pt2(const ZipReader& zip);
 
-/// In the order of the table. kCorrupt; kUnsupported for weights that are pickled and schema changes that are not known.
+/// In the order of the tables. kCorrupt; kUnsupported for weights that are pickled (a tensor subclass), deflated or not
+/// strided, for a newer archive_version and a package without a table of weights (compiled code alone).
 std::vector<NamedTensor> read_pt2(const ZipReader& zip);
 
 }  // namespace ckpt::format
