@@ -57,9 +57,9 @@ void check_zip(const io::File& file, const format::BlockHashes* hashes, FileChec
   std::optional<Error> unreadable;
   try {
     const format::ArchiveFile archive = format::ArchiveFile::open(path);
-    if (archive.zip().crcs_absent()) check.warnings.push_back(printable(path) + ": has no CRCs, unverified");
+    if (archive.zip()->crcs_absent()) check.warnings.push_back(printable(path) + ": has no CRCs, unverified");
     add_damages(path,
-                format::check_file(archive.file(), hashes, &archive.zip(), format::tensors_of(archive.root()), threads),
+                format::check_file(archive.file(), hashes, archive.zip(), format::tensors_of(archive.root()), threads),
                 check);
     return;
   } catch (const Error& error) {

@@ -191,7 +191,7 @@ TEST(Verify, UsesTheManifestBesideAFile) {
   const std::string checkpoint = add_checkpoint(dir / "run", {.iteration = 1});
   // Padding between records: no CRC covers it, the hash of the block does.
   const format::ArchiveFile state = format::ArchiveFile::open(checkpoint + "/state.pt");
-  const auto& record = state.zip().records().back();
+  const auto& record = state.zip()->records().back();
   flip_byte(checkpoint + "/state.pt", record.data_offset - 1);
   EXPECT_EQ(ckpt({"verify", checkpoint + "/state.pt"}).code, 4);
   EXPECT_EQ(ckpt({"verify", checkpoint}).code, 4);

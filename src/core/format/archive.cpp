@@ -78,12 +78,15 @@ const Archive* Archive::nested(std::string_view name) const {
 ArchiveFile ArchiveFile::open(const std::string& path) { return open(io::File::open(path)); }
 
 ArchiveFile ArchiveFile::open(io::File file) {
-  ArchiveFile archive;
-  archive.file_ = std::make_unique<io::File>(std::move(file));
-  archive.zip_ = std::make_unique<ZipReader>(*archive.file_);
-  archive.root_ = read_tree(*archive.zip_);
+  const auto shared = std::make_shared<const io::File>(std::move(file));
+  auto zip = std::make_unique<ZipReader>(*shared);
+  ArchiveFile archive(shared, read_tree(*zip));
+  archive.zip_ = std::move(zip);
   return archive;
 }
+
+ArchiveFile::ArchiveFile(std::shared_ptr<const io::File> file, std::shared_ptr<const Archive> root)
+    : file_(std::move(file)), root_(std::move(root)) {}
 
 std::vector<NamedTensor> tensors_of(const Archive& root) { return tensors_of(root, is_training_state(root)); }
 

@@ -50,20 +50,22 @@ struct Archive {
   std::vector<uint32_t> by_name_;  // places in members, sorted by name
 };
 
-/// An open archive file.
+/// An open archive file, or the tree of one over the tensors of a file of another format.
 class ArchiveFile {
  public:
   /// kCorrupt, kUnsafe (a global outside the allow-list) or kUnsupported; never runs or imports anything.
   static ArchiveFile open(const std::string& path);
   static ArchiveFile open(io::File file);
+  /// `root` was made by somebody else; its tensors lie in `file`, whatever that is.
+  ArchiveFile(std::shared_ptr<const io::File> file, std::shared_ptr<const Archive> root);
 
   const io::File& file() const { return *file_; }
-  const ZipReader& zip() const { return *zip_; }
+  /// nullptr where the tree was not read from an archive.
+  const ZipReader* zip() const { return zip_.get(); }
   const Archive& root() const { return *root_; }
 
  private:
-  ArchiveFile() = default;
-  std::unique_ptr<io::File> file_;  // on the heap: zip_ refers to it
+  std::shared_ptr<const io::File> file_;  // zip_ refers to it
   std::unique_ptr<ZipReader> zip_;
   std::shared_ptr<const Archive> root_;
 };

@@ -66,7 +66,7 @@ std::vector<format::Damage> check_bytes(const io::Directory& checkpoint, const M
   std::vector<format::Damage> damage;
   if (meaning.archive) {
     const format::ArchiveFile& archive = *meaning.archive;
-    damage = format::check_file(archive.file(), &hashes, &archive.zip(), format::tensors_of(archive.root()), threads);
+    damage = format::check_file(archive.file(), &hashes, archive.zip(), format::tensors_of(archive.root()), threads);
   } else {
     damage =
         format::check_file(file, &hashes, meaning.zip ? &*meaning.zip : nullptr, std::move(meaning.tensors), threads);

@@ -1,7 +1,7 @@
 // Training checkpoints of Python in this lineage, {"iterations", "epoch", "model_state_dict", "optim_state_dict",
 // "best_metric", "gradient_scaler_state_dict" [, "ema_state_dict"]}, as the training state that state.pt holds, and back.
 //
-// Layout of state.pt: libtorch/training/layout.h. Python's optimizers count parameters, state.pt names them.
+// Layout of state.pt: state_layout.h. Python's optimizers count parameters, state.pt names them.
 #pragma once
 
 #include <map>

@@ -284,7 +284,7 @@ CheckpointInfo CheckpointManager::Impl::load_path(const std::string& from, Train
     archive = format::ArchiveFile::open(from);
     if (options.verify) {
       std::vector<run::Problem> problems;
-      for (auto& damage : format::check_file(archive->file(), nullptr, &archive->zip(),
+      for (auto& damage : format::check_file(archive->file(), nullptr, archive->zip(),
                                              format::tensors_of(archive->root()), default_threads())) {
         problems.push_back({from, "", std::move(damage)});
       }

@@ -15,7 +15,7 @@ std::vector<run::FileToWrite> files_of(const Snapshot& snapshot, bool weights_co
   if (!weights_copy) return files;
   auto weights = snapshot.weights();
   uint64_t bytes = 65536;
-  for (const auto& tensor : weights.tensors) bytes += tensor.data.size() + 256;
+  for (const auto& tensor : weights.tensors) bytes += tensor.data.bytes + 256;
   files.push_back({std::string(run::kWeightsName), bytes,
                    [weights = std::move(weights)](io::BlockWriter& writer) {
                      auto metadata = weights.ties;  // as safetensors' own save_model writes them

@@ -1,6 +1,6 @@
 // LibTorch's archive of an optimizer: `state/<address>/<field>`, `param_groups/param_groups/size`,
 // `param_groups/param_groups/<i>/{params/size, params/<j>: address, options/<field>}`; sizes are tensors, addresses
-// texts. That of a state.pt: layout.h.
+// texts. that of a state.pt: state_layout.h.
 #include <torch/nn/module.h>
 #include <torch/optim.h>
 

@@ -1,4 +1,4 @@
-// Capturing a TrainingState, writing it as state.pt, and restoring one. The layout of the file: layout.h.
+// Capturing a TrainingState, writing it as state.pt, and restoring one. The layout of the file: core/format/state_layout.h.
 //
 // Thread rule: capture() and restore() run on the training thread; a Snapshot may then be written on any one thread.
 #pragma once

@@ -45,7 +45,7 @@ TEST_F(ArchiveTest, ReadsATensor) {
   const StoredTensor& tensor = *file.root().get<StoredTensor>("x");
   EXPECT_EQ(tensor.record, "data/0");
   EXPECT_EQ(tensor.elements, 6u);
-  EXPECT_EQ(tensor.file_offset, file.zip().find("data/0")->data_offset);
+  EXPECT_EQ(tensor.file_offset, file.zip()->find("data/0")->data_offset);
 }
 
 struct TensorCorruption {

@@ -36,7 +36,7 @@ class VerifyTest : public testing::Test {
     const io::File file = file_of(changed);
     try {
       const ArchiveFile archive = ArchiveFile::open(file_of(changed));
-      return check_file(archive.file(), hashes, &archive.zip(), tensors_of(archive.root()), 2);
+      return check_file(archive.file(), hashes, archive.zip(), tensors_of(archive.root()), 2);
     } catch (const Error& error) {
       refused_ = true;
       return check_file(file, hashes, nullptr, {}, 2);
