@@ -123,26 +123,6 @@ bool claims_format(const std::string& path) {
 
 }  // namespace
 
-Content content_of(const io::File& file) {
-  const uint64_t size = file.stat().bytes;
-  if (size == 0) return Content::kEmpty;
-  const std::string head = text_at(file, 0, 256);
-  if (head.starts_with("PK\x03\x04") || std::string_view("PK\x03\x04").starts_with(head)) return Content::kZip;
-  if (head.size() > 8) {
-    const auto header_bytes = load_le<uint64_t>(as_bytes(head).data());
-    const size_t first = head.find_first_not_of(' ', 8);
-    if (header_bytes <= 100'000'000 && first != std::string::npos && head[first] == '{') return Content::kSafetensors;
-  }
-  const size_t first = head.find_first_not_of(" \t\r\n");
-  if (first != std::string::npos && head[first] == '{' &&
-      text_at(file, 0, 4096).find("\"check\"") != std::string::npos) {
-    return Content::kManifest;
-  }
-  if (head[0] == '\x80' && head.size() > 1 && head[1] >= 2 && head[1] <= 5) return Content::kPickle;
-  if (size >= 22 && text_at(file, size - 22, 4) == "PK\x05\x06") return Content::kZip;
-  return Content::kUnknown;
-}
-
 FileCheck check_file(const std::string& path) {
   const io::File file = io::File::open(path);
   FileCheck check;
@@ -165,6 +145,7 @@ FileCheck check_file(const std::string& path) {
     case Content::kPickle:
       if (!hashes) throw Error(ErrorCode::kUnsupported, path, "is a bare pickle, which has no checksums");
       break;
+    case Content::kSafetensorsIndex:
     case Content::kUnknown:
       break;
   }

@@ -6,22 +6,14 @@
 #include <string_view>
 #include <vector>
 
+#include "core/format/content.h"
 #include "core/io/file.h"
 #include "core/run/run.h"
 
 namespace ckpt::tool {
 
-enum class Content {
-  kEmpty,
-  kZip,  ///< torch files and archives
-  kSafetensors,
-  kManifest,  ///< MANIFEST.json of a checkpoint
-  kPickle,    ///< a bare pickle: torch.save before 1.6, or Python's own
-  kUnknown,
-};
-
-/// Never by the name, with one exception: a damaged head is told by an intact tail.
-Content content_of(const io::File& file);
+using format::Content;
+using format::content_of;
 
 struct FileCheck {
   std::vector<run::Problem> problems;

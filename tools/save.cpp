@@ -68,6 +68,7 @@ format::ArchiveFile open_whole(const std::string& path, Output& output) {
       throw unsupported("a bare pickle (torch.save before 1.6, or Python's own)");
     case Content::kManifest:
       throw unsupported("the manifest of a checkpoint");
+    case Content::kSafetensorsIndex:
     case Content::kUnknown:
       throw unsupported("a file of an unknown kind");
     case Content::kEmpty:

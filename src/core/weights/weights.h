@@ -14,6 +14,7 @@
 
 #include "ckpt/weights.h"
 #include "core/format/bytes_to_write.h"
+#include "core/format/checksummed_range.h"
 #include "core/format/stored_tensor.h"
 #include "core/format/torch_file.h"
 #include "core/io/file.h"
@@ -27,33 +28,52 @@ struct Tensor {
   int64_t tied_to = -1;  ///< place of the first tensor that is the same (storage, place, dtype, shape, strides), or -1
 };
 
+/// What the reader of a format finds in a file.
+struct Contents {
+  Format format = Format::kTorch;
+  std::string path;
+  std::vector<Tensor> tensors;
+  std::vector<std::shared_ptr<const io::File>> files;
+  std::vector<format::ChecksummedRange> checksums = {};  ///< of the zip records in files[0], in their order
+  std::map<std::string, std::string> metadata = {};
+  nlohmann::ordered_json module_metadata = nullptr;
+  std::vector<std::string> warnings = {};
+  std::vector<format::TorchFile::Global> globals = {};
+  std::vector<std::string> foreign = {};
+};
+
 class Weights {
  public:
+  /// Takes what was found: strips wrappers, indexes names, finds ties. kNotFound where there are no tensors; kCorrupt
+  /// where two names meet.
+  Weights(Contents contents, bool strip_wrappers);
+
   /// Reads indexes only (with options.verify all of a checkpoint). kNotFound: no such path, key or averaged weights, no
   /// tensors at all, or an empty run; kCorrupt, kUnsafe, kUnsupported as the format's reader says.
   static Weights open(const std::string& path, const OpenOptions& options = {});
 
-  Format format() const { return format_; }
+  Format format() const { return contents_.format; }
   /// As given; of a run: the path of its checkpoint.
-  const std::string& path() const { return path_; }
-  /// In the order of the file; names are unique (two that meet after stripping: kCorrupt).
-  const std::vector<Tensor>& tensors() const { return tensors_; }
+  const std::string& path() const { return contents_.path; }
+  /// In the order of the file; names are unique (two that meet after stripping: kCorrupt). Names that safetensors'
+  /// save_model dropped as ties are there again, at the end.
+  const std::vector<Tensor>& tensors() const { return contents_.tensors; }
   const Tensor* find(std::string_view name) const;
-  const std::vector<std::shared_ptr<const io::File>>& files() const { return files_; }
-  /// Safetensors' `__metadata__`.
-  const std::map<std::string, std::string>& metadata() const { return metadata_; }
+  const std::vector<std::shared_ptr<const io::File>>& files() const { return contents_.files; }
+  /// Safetensors' `__metadata__`, without the names of ties.
+  const std::map<std::string, std::string>& metadata() const { return contents_.metadata; }
   /// The `_metadata` of a state_dict, {module path: {"version": 2}}, wrappers stripped; null where there is none.
-  const nlohmann::ordered_json& module_metadata() const { return module_metadata_; }
+  const nlohmann::ordered_json& module_metadata() const { return contents_.module_metadata; }
   /// What a person should know: foreign values left out, checksums that are absent, checkpoints passed over.
-  const std::vector<std::string>& warnings() const { return warnings_; }
+  const std::vector<std::string>& warnings() const { return contents_.warnings; }
   /// The globals of a pickle (empty for other formats), and names of values left out because of a foreign one.
-  const std::vector<format::TorchFile::Global>& globals() const { return globals_; }
-  const std::vector<std::string>& foreign() const { return foreign_; }
+  const std::vector<format::TorchFile::Global>& globals() const { return contents_.globals; }
+  const std::vector<std::string>& foreign() const { return contents_.foreign; }
   /// Bytes of storages that no tensor of these weights covers.
   uint64_t wasted_bytes() const;
 
-  /// Checks the CRC-32 of every zip record that `tensors` lie in, in parallel; kCorrupt names record and tensor. Nothing
-  /// to do where the format has no checksums, or they are absent.
+  /// Checks the CRC-32 of every zip record that `tensors` lie in, in parallel; kCorrupt names record and tensor.
+  /// Nothing to do where the format has no checksums, or they are absent.
   void verify(std::span<const Tensor* const> tensors, unsigned threads) const;
 
   /// Row-major elements in this machine's byte order into exactly `stored.bytes` bytes; bools are made 0 or 1. `stored`
@@ -65,16 +85,13 @@ class Weights {
   void stream(const Tensor& tensor, const format::ByteSink& sink) const;
 
  private:
-  Format format_ = Format::kTorch;
-  std::string path_;
-  std::vector<Tensor> tensors_;
-  std::vector<uint32_t> by_name_;
-  std::vector<std::shared_ptr<const io::File>> files_;
-  std::map<std::string, std::string> metadata_;
-  nlohmann::ordered_json module_metadata_;
-  std::vector<std::string> warnings_;
-  std::vector<format::TorchFile::Global> globals_;
-  std::vector<std::string> foreign_;
+  /// The record that a tensor's storage lies in, where its checksum is known, and where the tensor is all of it.
+  const format::ChecksummedRange* record_of(const Tensor& tensor) const;
+  const format::ChecksummedRange* whole_record(const Tensor& tensor) const;
+  Error wrong_checksum(const Tensor& tensor) const;
+
+  Contents contents_;
+  std::vector<uint32_t> by_name_;  // places in tensors(), sorted by name
 };
 
 }  // namespace ckpt::weights

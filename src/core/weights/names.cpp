@@ -1,0 +1,114 @@
+#include "core/weights/names.h"
+
+#include <algorithm>
+#include <array>
+#include <numeric>
+#include <string_view>
+#include <tuple>
+
+#include "core/base/quote.h"
+
+namespace ckpt::weights {
+namespace {
+
+constexpr std::array<std::string_view, 2> kWrappers = {"module.", "_orig_mod."};
+
+bool all_begin_with(const std::vector<Tensor>& tensors, std::string_view prefix) {
+  return std::all_of(tensors.begin(), tensors.end(), [&](const Tensor& tensor) {
+    return tensor.name.size() > prefix.size() && tensor.name.starts_with(prefix);
+  });
+}
+
+/// "module" is the module that "module.a" is a member of; what lies outside of it was the wrapper itself.
+void strip_module_paths(nlohmann::ordered_json& metadata, std::string_view prefix) {
+  if (!metadata.is_object()) return;
+  nlohmann::ordered_json stripped = nlohmann::ordered_json::object();
+  for (auto& [path, value] : metadata.items()) {
+    if (path == prefix.substr(0, prefix.size() - 1)) {
+      stripped[""] = std::move(value);
+    } else if (path.starts_with(prefix)) {
+      stripped[path.substr(prefix.size())] = std::move(value);
+    }
+  }
+  metadata = std::move(stripped);
+}
+
+/// Sizes and strides of the dimensions that are more than one place long; a stride over one place is never used.
+template <class Visit>
+void for_each_long_dimension(const format::StoredTensor& tensor, Visit visit) {
+  for (size_t d = 0; d < tensor.shape.size(); ++d) {
+    if (tensor.shape[d] != 1) visit(tensor.strides[d]);
+  }
+}
+
+bool same_strides(const format::StoredTensor& a, const format::StoredTensor& b) {
+  for (size_t d = 0; d < a.shape.size(); ++d) {
+    if (a.shape[d] != 1 && a.strides[d] != b.strides[d]) return false;
+  }
+  return true;
+}
+
+bool can_be_tied(const Tensor& tensor) {
+  return tensor.stored.elements != 0 && tensor.stored.layout != format::TensorLayout::kSparse;
+}
+
+}  // namespace
+
+void strip_wrappers(Contents& contents) {
+  if (contents.tensors.empty()) return;
+  for (bool stripped = true; stripped;) {
+    stripped = false;
+    for (const std::string_view prefix : kWrappers) {
+      if (!all_begin_with(contents.tensors, prefix)) continue;
+      for (Tensor& tensor : contents.tensors) tensor.name.erase(0, prefix.size());
+      strip_module_paths(contents.module_metadata, prefix);
+      stripped = true;
+    }
+  }
+}
+
+std::vector<uint32_t> index_names(const Contents& contents) {
+  const std::vector<Tensor>& tensors = contents.tensors;
+  std::vector<uint32_t> order(tensors.size());
+  std::iota(order.begin(), order.end(), 0u);
+  std::sort(order.begin(), order.end(), [&](uint32_t a, uint32_t b) { return tensors[a].name < tensors[b].name; });
+  const auto twice = std::adjacent_find(order.begin(), order.end(),
+                                        [&](uint32_t a, uint32_t b) { return tensors[a].name == tensors[b].name; });
+  if (twice != order.end()) {
+    const std::string& name = tensors[*twice].name;
+    throw Error(ErrorCode::kCorrupt, contents.path, "two tensors " + quote(name), {.tensor = name});
+  }
+  return order;
+}
+
+void find_ties(std::vector<Tensor>& tensors) {
+  std::vector<uint32_t> order;
+  for (uint32_t i = 0; i < tensors.size(); ++i) {
+    if (can_be_tied(tensors[i])) order.push_back(i);
+  }
+  const auto key = [&](uint32_t i) {
+    const format::StoredTensor& stored = tensors[i].stored;
+    return std::tie(tensors[i].file, stored.file_offset, stored.storage_offset, stored.dtype, stored.layout,
+                    stored.shape);
+  };
+  const auto before = [&](uint32_t a, uint32_t b) {
+    if (key(a) != key(b)) return key(a) < key(b);
+    std::vector<int64_t> strides_a, strides_b;
+    for_each_long_dimension(tensors[a].stored, [&](int64_t stride) { strides_a.push_back(stride); });
+    for_each_long_dimension(tensors[b].stored, [&](int64_t stride) { strides_b.push_back(stride); });
+    return strides_a != strides_b ? strides_a < strides_b : a < b;
+  };
+  std::sort(order.begin(), order.end(), before);
+  uint32_t first = 0;
+  for (size_t i = 1; i < order.size(); ++i) {
+    const uint32_t one = order[i];
+    const bool same = key(order[first]) == key(one) && same_strides(tensors[order[first]].stored, tensors[one].stored);
+    if (same) {
+      tensors[one].tied_to = order[first];
+    } else {
+      first = static_cast<uint32_t>(i);
+    }
+  }
+}
+
+}  // namespace ckpt::weights
