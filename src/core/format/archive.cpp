@@ -25,12 +25,6 @@ void check_byte_order(const ZipReader& zip) {
               "expected byte order \"little\", found " + quote(order), {.offset = record->data_offset});
 }
 
-uint64_t memory_of(const ZipReader& zip) {
-  uint64_t bytes = 0;
-  for (const ZipRecord& record : zip.records()) bytes += sizeof record + 16 + record.name.size();
-  return bytes;
-}
-
 std::shared_ptr<const Archive> read_tree(const ZipReader& zip) {
   check_byte_order(zip);
   const ZipRecord* record = zip.find("data.pkl");
@@ -39,7 +33,7 @@ std::shared_ptr<const Archive> read_tree(const ZipReader& zip) {
                 "no archive of torch::serialize: it holds no record \"data.pkl\"");
   }
   uint64_t memory = zip.file().stat().bytes + kMemoryBeyondFile;
-  memory -= std::min(memory, memory_of(zip));
+  memory -= std::min(memory, zip.memory());
   std::vector<std::byte> bytes = zip.read(*record, std::min(memory, kMaxPickleBytes));
   const uint64_t pickle_bytes = bytes.size();
   memory -= pickle_bytes;

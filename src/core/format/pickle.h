@@ -61,6 +61,8 @@ class Pickle {
   static Pickle parse(std::vector<std::byte> bytes, const std::string& path, uint64_t base, uint64_t memory);
 
   PickleNode root() const { return root_; }
+  /// Nodes are numbered from 0 to before this.
+  size_t size() const { return nodes_.size(); }
   /// Bytes up to and with STOP; more may follow.
   size_t length() const { return length_; }
   /// What the graph takes, at most.

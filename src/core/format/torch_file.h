@@ -73,8 +73,8 @@ class TorchFile {
   /// The `_metadata` of a state_dict (kDict: module path -> {"version": 2}), or kNoNode.
   PickleNode state_dict_metadata(PickleNode dict) const;
 
-  /// A kTensor. kCorrupt where its arguments or place are wrong, or it depends on a foreign object. Quantized and sparse
-  /// ones come with their layout().
+  /// A kTensor. kCorrupt where its arguments or place are wrong, or it depends on a foreign object. Quantized and
+  /// sparse ones come with their layout().
   StoredTensor tensor(PickleNode node) const;
   /// A kDType. std::nullopt where this library has no such dtype.
   std::optional<DType> dtype(PickleNode node) const;
@@ -86,6 +86,8 @@ class TorchFile {
   /// Every global that the pickle names, each once, sorted.
   std::vector<Global> globals() const;
   const std::string& path() const { return file().path(); }
+  /// What may be taken for results beside what this object holds, by the memory rule.
+  uint64_t memory_left() const;
 
  private:
   struct Impl;

@@ -251,6 +251,12 @@ const ZipRecord* ZipReader::find(std::string_view name) const {
   return at != by_name_.end() && records_[*at].name == name ? &records_[*at] : nullptr;
 }
 
+uint64_t ZipReader::memory() const {
+  uint64_t bytes = 0;
+  for (const ZipRecord& record : records_) bytes += sizeof record + 16 + record.name.size();
+  return bytes;
+}
+
 std::vector<std::byte> ZipReader::read(const ZipRecord& record, uint64_t limit) const {
   const std::string where = "zip record " + quote(record.name) + ": ";
   if (record.bytes > limit) {

@@ -41,6 +41,8 @@ class ZipReader {
   const ZipRecord* find(std::string_view name) const;
   /// Where the central directory begins.
   uint64_t directory_offset() const { return directory_offset_; }
+  /// What this index takes, at most.
+  uint64_t memory() const;
   /// Whether all CRCs are zero: "not computed", an option of newer torch.
   bool crcs_absent() const { return crcs_absent_; }
 
