@@ -18,9 +18,7 @@ namespace ckpt {
 using ByteView = std::span<const std::byte>;
 
 inline ByteView as_bytes(std::string_view text) { return std::as_bytes(std::span(text.data(), text.size())); }
-inline std::string_view as_text(ByteView bytes) {
-  return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
-}
+inline std::string_view as_text(ByteView bytes) { return {reinterpret_cast<const char*>(bytes.data()), bytes.size()}; }
 
 /// The little-endian value at `from`, which need not be aligned.
 template <class T>
@@ -35,6 +33,11 @@ T load_le(const std::byte* from) {
     std::memcpy(&value, swapped.data(), sizeof value);
   }
   return value;
+}
+
+/// Appends the `bytes` lowest bytes of `value`, little-endian.
+inline void append_le(std::string& to, uint64_t value, int bytes) {
+  for (int i = 0; i < bytes; ++i) to += static_cast<char>(value >> (8 * i));
 }
 
 /// Reads forward through `bytes`; every read is checked against what remains and throws kCorrupt with `path` and the

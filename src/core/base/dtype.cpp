@@ -77,6 +77,8 @@ std::optional<DType> dtype_from_storage_class(std::string_view storage_class) {
   return find(&Row::storage, storage_class);
 }
 
+std::string_view storage_class(DType dtype) { return kRows[static_cast<size_t>(dtype)].storage; }
+
 std::optional<DType> dtype_from_safetensors(std::string_view name) { return find(&Row::safetensors, name); }
 
 std::optional<std::string_view> safetensors_name(DType dtype) {
@@ -91,6 +93,8 @@ bool is_floating(DType dtype) {
 }
 
 bool is_complex(DType dtype) { return dtype >= DType::kComplex32 && dtype <= DType::kComplex128; }
+
+bool is_quantized(DType dtype) { return dtype >= DType::kQInt8; }
 
 void swap_byte_order(std::span<std::byte> elements, DType dtype) {
   const size_t unit = static_cast<size_t>(is_complex(dtype) ? width(dtype) / 2 : width(dtype));

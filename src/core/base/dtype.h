@@ -29,6 +29,9 @@ std::optional<DType> dtype_from_name(std::string_view name);
 /// From the class of a storage in a pickle ("FloatStorage"); std::nullopt for UntypedStorage and unknown ones.
 std::optional<DType> dtype_from_storage_class(std::string_view storage_class);
 
+/// The class of a storage of `dtype`, as LibTorch pickles it ("FloatStorage"). Python has some of these classes alone.
+std::string_view storage_class(DType dtype);
+
 /// From and to safetensors' spelling ("F32"); std::nullopt where safetensors has none.
 std::optional<DType> dtype_from_safetensors(std::string_view name);
 std::optional<std::string_view> safetensors_name(DType dtype);
@@ -36,6 +39,7 @@ std::optional<std::string_view> safetensors_name(DType dtype);
 /// float8 to float64 and bfloat16; neither integers nor complex numbers.
 bool is_floating(DType dtype);
 bool is_complex(DType dtype);
+bool is_quantized(DType dtype);
 
 /// Turns the order of the bytes in each element (in each half of a complex one) around.
 void swap_byte_order(std::span<std::byte> elements, DType dtype);

@@ -4,6 +4,7 @@
 #include <functional>
 
 #include "core/base/bytes.h"
+#include "core/io/block_writer.h"
 
 namespace ckpt::format {
 
@@ -19,8 +20,13 @@ struct BytesToWrite {
 
   uint64_t bytes = 0;
   ByteView memory = {};
-  /// Where set: called once, gives exactly `bytes` bytes in pieces of a few MiB at most; what it throws ends the writing.
+  /// Where set: called once, gives exactly `bytes` bytes in pieces of a few MiB at most; what it throws ends the
+  /// writing.
   std::function<void(const ByteSink&)> produce = {};
 };
+
+/// Appends `data` to `writer` and shows each piece to `seen` first, where that is set. kInternal where `data.produce`
+/// gives another count of bytes than it said. Once the writer has failed (its finish() tells why) nothing is asked for.
+void append(io::BlockWriter& writer, const BytesToWrite& data, const ByteSink& seen = {});
 
 }  // namespace ckpt::format

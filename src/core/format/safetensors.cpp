@@ -84,22 +84,6 @@ void place_tensors(SafetensorsIndex& index, uint64_t file_bytes, const std::stri
   }
 }
 
-void append(io::BlockWriter& writer, const BytesToWrite& data) {
-  if (!data.produce) {
-    writer.append_stable(data.memory);
-    return;
-  }
-  uint64_t given = 0;
-  data.produce([&](ByteView piece) {
-    given += piece.size();
-    writer.append(piece);
-  });
-  if (given != data.bytes) {
-    throw Error(ErrorCode::kInternal, "",
-                "expected " + std::to_string(data.bytes) + " bytes of a tensor, got " + std::to_string(given));
-  }
-}
-
 [[noreturn]] void invalid(const std::string& path, const TensorToWrite& tensor, const std::string& what,
                           ErrorCode code = ErrorCode::kInvalid) {
   throw Error(code, path, "tensor " + quote(tensor.name) + ": " + what, {.tensor = tensor.name});
@@ -112,13 +96,8 @@ void check_to_write(const TensorToWrite& tensor) {
   if (tensor.name == "__metadata__" || !is_utf8(tensor.name) || tensor.name.size() > kMaxNameBytes) {
     invalid("", tensor, "safetensors cannot hold this name");
   }
-  const std::optional<uint64_t> elements = element_count(tensor.shape);
-  const std::optional<uint64_t> bytes = elements ? checked_mul(*elements, width(tensor.dtype)) : std::nullopt;
-  if (tensor.shape.size() > kMaxRank || !bytes || *bytes != tensor.data.bytes) {
-    invalid("", tensor,
-            "expected " + (bytes ? std::to_string(*bytes) : "fewer") + " bytes, found " +
-                std::to_string(tensor.data.bytes));
-  }
+  if (tensor.tied_to != -1) invalid("", tensor, "safetensors cannot hold a second name of a tensor");
+  check_data(tensor);
 }
 
 std::string header_of(const std::vector<TensorToWrite>& tensors, const std::map<std::string, std::string>& metadata) {
@@ -189,9 +168,9 @@ void write_safetensors(io::BlockWriter& writer, std::vector<TensorToWrite> tenso
     throw Error(ErrorCode::kInvalid, "", "safetensors: two tensors " + quote(*twice));
   }
   const std::string header = header_of(tensors, metadata);
-  std::array<std::byte, 8> length;
-  for (size_t i = 0; i < length.size(); ++i) length[i] = static_cast<std::byte>(header.size() >> (8 * i));
-  writer.append(length);
+  std::string length;
+  append_le(length, header.size(), 8);
+  writer.append(as_bytes(length));
   writer.append(as_bytes(header));
   for (const TensorToWrite& tensor : tensors) append(writer, tensor.data);
 }

@@ -1,4 +1,4 @@
-// Tensors that a writer is given, and the storages that they are written into.
+// Tensors that a writer is given.
 #pragma once
 
 #include <cstdint>
@@ -15,11 +15,18 @@ struct TensorToWrite {
   std::string name;
   DType dtype = DType::kFloat32;
   std::vector<int64_t> shape;
-  BytesToWrite data;
+  BytesToWrite data = {};
   bool is_parameter = false;
   /// Where this is a further name of another tensor: that one's place in the list; it is no tie itself, and `data` of
   /// this one is empty then.
   int64_t tied_to = -1;
 };
+
+/// kInvalid where the data do not fit the shape, or there are more than 64 dimensions.
+void check_data(const TensorToWrite& tensor);
+
+/// check_data() of all; kInvalid too where a tie does not lead to a tensor of the same dtype and shape that has data;
+/// kUnsupported for quantized dtypes.
+void check_tensors(const std::vector<TensorToWrite>& tensors);
 
 }  // namespace ckpt::format

@@ -15,8 +15,7 @@ namespace {
 constexpr uint16_t kStored = 0;
 constexpr uint16_t kDeflated = 8;
 // Two bits about how it was deflated, descriptor, UTF-8 names. Anything else (encryption, patches) is beyond us.
-constexpr uint16_t kKnownFlags = 0x0002 | 0x0004 | zip::kFlagDescriptor | 0x0800;
-constexpr uint32_t kDescriptorSignature = 0x08074b50;
+constexpr uint16_t kKnownFlags = 0x0002 | 0x0004 | zip::kFlagDescriptor | zip::kFlagUtf8;
 // Below this, no file can hold an entry: its two headers and two copies of a name like "a/b".
 constexpr uint64_t kLeastBytesOfEntry = zip::kLocalHeaderBytes + zip::kCentralHeaderBytes + 2;
 // Local headers are far apart where records are large, so little is read ahead.
@@ -171,7 +170,7 @@ void check_gap(const io::File& file, Window& window, const ZipRecord& record, bo
   }
   const bool is_signed = gap == 16 || gap == 24, wide = gap >= 20;
   Cursor cursor(window.view(*end, static_cast<size_t>(gap)), file.path(), *end);
-  if ((is_signed && cursor.le<uint32_t>() != kDescriptorSignature) || cursor.le<uint32_t>() != record.crc ||
+  if ((is_signed && cursor.le<uint32_t>() != zip::kDescriptorSignature) || cursor.le<uint32_t>() != record.crc ||
       (wide ? cursor.le<uint64_t>() : cursor.le<uint32_t>()) != record.stored_bytes ||
       (wide ? cursor.le<uint64_t>() : cursor.le<uint32_t>()) != record.bytes) {
     fail(file, *end, where + "its data descriptor and the directory disagree");

@@ -8,16 +8,6 @@
 namespace ckpt::format::zip {
 namespace {
 
-constexpr uint32_t kLocalSignature = 0x04034b50;
-constexpr uint32_t kCentralSignature = 0x02014b50;
-constexpr uint32_t kEndSignature = 0x06054b50;
-constexpr uint32_t kEnd64Signature = 0x06064b50;
-constexpr uint32_t kLocatorSignature = 0x07064b50;
-constexpr size_t kEnd64Bytes = 56;    // 4.3.14, without an extensible data sector
-constexpr size_t kLocatorBytes = 20;  // 4.3.15
-constexpr uint16_t kZip64Field = 0x0001;
-constexpr uint16_t kPaddingField = 0x4246;  // "FB", torch's own
-
 [[noreturn]] void fail(const std::string& path, uint64_t offset, const std::string& message) {
   throw Error(ErrorCode::kCorrupt, path, message, {.offset = offset});
 }
