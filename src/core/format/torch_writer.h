@@ -1,5 +1,6 @@
-// Writes what Python's torch.save writes since 1.6 (layout: torch_file.h), readable by torch.load(weights_only=True) from
-// 1.13 to 2.x: zip records data.pkl, byteorder, data/<key>, version, .data/serialization_id, in the order of torch.
+// Writes what Python's torch.save writes since 1.6 (layout: torch_file.h), readable by torch.load(weights_only=True)
+// from 1.13 to 2.x: zip records data.pkl, byteorder, data/<key>, version, .data/serialization_id, in the order of
+// torch.
 #pragma once
 
 #include <span>
