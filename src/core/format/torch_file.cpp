@@ -10,7 +10,6 @@ namespace {
 
 // Readers may take the file's size and 64 MiB; some of it is for what is not counted.
 constexpr uint64_t kMemoryBeyondFile = 60 << 20;
-constexpr uint64_t kMaxPickleBytes = uint64_t{1} << 30;
 
 bool read_big_endian(const ZipReader& zip) {
   const ZipRecord* record = zip.find("byteorder");
@@ -36,8 +35,7 @@ Pickle TorchFile::Impl::parse(std::vector<std::byte> bytes, uint64_t offset) {
   charge(size);
   Pickle parsed = Pickle::parse(std::move(bytes), file->path(), offset, memory);
   if (parsed.length() != size) {
-    throw Error(ErrorCode::kCorrupt, file->path(),
-                std::to_string(size - parsed.length()) + " bytes follow the pickle in its zip record",
+    throw Error(ErrorCode::kCorrupt, file->path(), std::to_string(size - parsed.length()) + " bytes follow the pickle",
                 {.offset = offset + parsed.length()});
   }
   return parsed;
@@ -76,15 +74,27 @@ void TorchFile::Impl::index_pickle() {
   index_objects();
 }
 
+void TorchFile::Impl::open_either() {
+  std::array<std::byte, 512> head_bytes{};
+  const auto known = static_cast<size_t>(std::min<uint64_t>(file_bytes, head_bytes.size()));
+  file->read_at(0, std::span(head_bytes).first(known));
+  const std::string_view head = as_text(head_bytes);
+  if (head.starts_with("PK\x03\x04")) return open_zip();
+  // A pickle of a number of ten bytes; from protocol 4 on a frame of 8 + 1 bytes comes before it.
+  if (head[0] == '\x80' && (head.substr(2, 2) == "\x8a\x0a" || head.substr(11, 2) == "\x8a\x0a")) return open_legacy();
+  if (head.substr(257, 5) == "ustar") {
+    fail(ErrorCode::kUnsupported, "the tar that torch.save wrote before 0.1.10: load and save it with any newer torch");
+  }
+  corrupt(head[0] == '\x80' ? "a pickle that torch.save did not write"
+                            : "neither a zip nor a pickle: torch.save writes one of them");
+}
+
 TorchFile TorchFile::open(io::File file) {
   auto impl = std::make_unique<Impl>();
   impl->file = std::make_shared<const io::File>(std::move(file));
   impl->file_bytes = impl->file->stat().bytes;
   impl->memory = impl->file_bytes + kMemoryBeyondFile;
-  std::array<std::byte, 4> magic{};
-  if (impl->file_bytes >= magic.size()) impl->file->read_at(0, magic);
-  if (as_text(magic) != "PK\x03\x04") impl->corrupt("neither a zip nor what torch.save wrote before: it begins otherwise");
-  impl->open_zip();
+  impl->open_either();
   TorchFile result(std::move(impl));
   result.impl_->is_training_state = result.is_script() && result.kind(result.root()) == TorchKind::kModule &&
                                     result.find(result.root(), "ckpt") != kNoNode;

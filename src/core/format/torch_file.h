@@ -4,7 +4,8 @@
 //
 // zip:    one top folder; data.pkl, data/<key> (one for each storage), byteorder, version, ...
 // legacy: pickles one after the other: magic number 0x1950a86a20f9469cfc6c, protocol 1001, system (little_endian,
-//         type_sizes), the object, the list of storage keys; then for each key i64 element count and raw bytes.
+//         type_sizes), the object, the list of storage keys; then for each key i64 element count and raw bytes, both
+//         little-endian also where the system was not.
 //
 // Thread rule: does not change once opened; use it from any thread.
 #pragma once
@@ -44,7 +45,8 @@ enum class TorchKind : uint8_t {
 class TorchFile {
  public:
   /// Parses the pickles and finds every storage; reads no tensor. kCorrupt where it is neither of the two formats, cut
-  /// off or damaged; kUnsupported for what cannot be read (deflated storages). Memory: file size + 64 MiB.
+  /// off or damaged; kUnsupported for what cannot be read (another zip, deflated storages, the tar of torch before
+  /// 0.1.10). Memory: file size + 64 MiB.
   static TorchFile open(io::File file);
 
   TorchFile(TorchFile&&) noexcept;

@@ -15,6 +15,8 @@
 
 namespace ckpt::format {
 
+inline constexpr uint64_t kMaxPickleBytes = uint64_t{1} << 30;
+
 /// The bytes of one key of persistent ids.
 struct TorchStorage {
   uint64_t offset = 0;          ///< in the file
@@ -83,8 +85,11 @@ struct TorchFile::Impl {
   void charge(uint64_t bytes);
 
   // torch_file.cpp, torch_legacy.cpp
+  void open_either();
   void open_zip();
   void open_legacy();
+  void check_system(const Pickle& system) const;
+  void place_storages(const Pickle& keys, uint64_t offset);
   Pickle parse(std::vector<std::byte> bytes, uint64_t offset);
   void index_pickle();
 

@@ -64,7 +64,7 @@ class TorchGolden : public testing::TestWithParam<bool> {
   static TorchFile open_either(const std::string& name) { return open(is_legacy() ? name + "-legacy" : name); }
 };
 
-INSTANTIATE_TEST_SUITE_P(Formats, TorchGolden, testing::Values(false),
+INSTANTIATE_TEST_SUITE_P(Formats, TorchGolden, testing::Bool(),
                          [](const auto& tested) { return tested.param ? "Legacy" : "Zip"; });
 
 TEST_P(TorchGolden, ReadsEveryDtype) {
@@ -136,6 +136,61 @@ TEST_P(TorchGolden, NamesAPickledModulesTensorsAsItsStateDict) {
     if (!global.understood) foreign.push_back(global.name);
   }
   EXPECT_EQ(foreign, (std::vector<std::string>{"__main__.Buffers", "torch.nn.modules.linear.Linear"}));
+}
+
+TEST_P(TorchGolden, ReadsATrainingFileOfEveryProtocol) {
+  for (int protocol = 2; protocol <= 5; ++protocol) {
+    SCOPED_TRACE(protocol);
+    const TorchFile file =
+        open(std::string(is_legacy() ? "training-legacy" : "training") + "-protocol" + std::to_string(protocol));
+    EXPECT_EQ(file.zip() == nullptr, is_legacy());
+    const auto below = tensors_below(file, file.root());
+    EXPECT_EQ(
+        names_of(below.tensors),
+        (std::vector<std::string>{"model_state_dict.conv.weight", "model_state_dict.conv.bias",
+                                  "model_state_dict.norm.weight", "model_state_dict.norm.bias",
+                                  "model_state_dict.norm.running_mean", "model_state_dict.norm.running_var",
+                                  "model_state_dict.norm.num_batches_tracked", "model_state_dict.fc.weight",
+                                  "model_state_dict.fc.bias", "optimizer.state.0.step", "optimizer.state.0.exp_avg",
+                                  "list.0", "list.1.0", "parameter", "frozen", "buffer", "default.inside"}));
+    EXPECT_TRUE(below.foreign.empty());
+    for (const TorchFile::Global& global : file.globals()) EXPECT_TRUE(global.understood) << global.name;
+    const auto tensors = tensors_of(file);
+    EXPECT_EQ(contents<float>(file, tensors.at("model_state_dict.fc.weight")), ramp(6));
+    EXPECT_EQ(contents<float>(file, tensors.at("optimizer.state.0.step")), (Floats{5}));
+    EXPECT_TRUE(tensors.at("parameter").is_parameter);
+    EXPECT_TRUE(tensors.at("frozen").is_parameter);
+    EXPECT_FALSE(tensors.at("buffer").is_parameter);
+  }
+}
+
+TEST_P(TorchGolden, TellsWhatEveryValueIs) {
+  const TorchFile file = open(is_legacy() ? "training-legacy-protocol2" : "training-protocol2");
+  const auto node = [&](const char* key) { return file.find(file.root(), key); };
+  EXPECT_EQ(file.kind(node("epoch")), TorchKind::kInt);
+  EXPECT_EQ(file.pickle().integer(node("epoch")), 3);
+  EXPECT_EQ(file.kind(node("model_state_dict")), TorchKind::kDict);
+  EXPECT_NE(file.state_dict_metadata(node("model_state_dict")), kNoNode);
+  EXPECT_EQ(file.kind(node("list")), TorchKind::kList);
+  EXPECT_EQ(file.items(node("list")).size(), 2u);
+  EXPECT_EQ(file.kind(node("parameter")), TorchKind::kTensor);
+  EXPECT_EQ(file.kind(node("default")), TorchKind::kDict);
+  EXPECT_EQ(file.kind(node("counter")), TorchKind::kDict);
+  EXPECT_EQ(file.pickle().integer(file.find(node("counter"), "a")), 2);
+  EXPECT_EQ(file.kind(node("set")), TorchKind::kList);
+  EXPECT_EQ(file.items(node("set")).size(), 2u);
+  EXPECT_EQ(file.kind(node("size")), TorchKind::kList);
+  EXPECT_EQ(file.pickle().integer(file.items(node("size"))[1]), 3);
+  EXPECT_EQ(file.kind(node("dtype")), TorchKind::kDType);
+  EXPECT_EQ(file.dtype(node("dtype")), DType::kBFloat16);
+  EXPECT_EQ(file.dtype(node("size")), std::nullopt);
+  for (const char* key : {"device", "complex", "big"}) EXPECT_EQ(file.kind(node(key)), TorchKind::kOther) << key;
+  const PickleNode state = file.find(node("optimizer"), "state");
+  ASSERT_EQ(file.items(state).size(), 2u);
+  EXPECT_EQ(file.key_text(file.items(state)[0]), "0");
+  EXPECT_EQ(file.key_text(node("list")), std::nullopt);
+  EXPECT_EQ(node("absent"), kNoNode);
+  EXPECT_EQ(file.find(node("epoch"), "a"), kNoNode);
 }
 
 // --- Zip alone ------------------------------------------------------------------------------------------------------
