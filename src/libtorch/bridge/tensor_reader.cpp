@@ -4,39 +4,93 @@
 #include <ATen/core/grad_mode.h>
 
 #include <algorithm>
+#include <cstring>
 #include <vector>
 
+#include "ckpt/error.h"
 #include "core/base/parallel.h"
 #include "libtorch/bridge/tensors.h"
 
 namespace ckpt::bridge {
 namespace {
 
-constexpr uint64_t kPieceBytes = 4 << 20;    // one read into live memory
-constexpr uint64_t kBufferBytes = 16 << 20;  // the way to anything else, for each thread
+constexpr uint64_t kPieceBytes = 4 << 20;      // one read into live memory
+constexpr uint64_t kConvertedBytes = 1 << 20;  // one read that is converted, small enough for the cache
+constexpr uint64_t kBufferBytes = 16 << 20;    // the way to anything else, for each thread
 
-struct Piece {
-  const TensorRead* read;
-  uint64_t begin = 0;  // bytes of the live tensor; the whole tensor where it is not read directly
-  uint64_t bytes = 0;
+enum class Way {
+  kDirect,     // the bytes in the file are those in memory
+  kConverted,  // row-major on both sides
+  kByRows,     // row-major in the file
+  kWhole,      // gaps or swapped axes in the file
 };
 
-// A file's bools may be any byte; in memory only 0 and 1 are defined.
-bool is_direct(const TensorRead& read) {
-  return is_plain(read.live) && read.stored.contiguous() && read.stored.dtype != DType::kBool;
+struct Target {
+  const format::StoredTensor* stored;
+  at::Tensor live;
+  Way way;
+};
+
+struct Piece {
+  const Target* target;
+  uint64_t begin = 0;  // elements
+  uint64_t elements = 0;
+};
+
+Way way_of(const format::StoredTensor& stored, const at::Tensor& live) {
+  if (!stored.contiguous()) return Way::kWhole;
+  if (!is_plain(live)) return Way::kByRows;
+  // A file's bools may be any byte; in memory only 0 and 1 are defined.
+  const bool same = stored.dtype == dtype_of(live.scalar_type()) && stored.dtype != DType::kBool &&
+                    (!stored.big_endian || width(stored.dtype) == 1);
+  return same ? Way::kDirect : Way::kConverted;
 }
 
 std::span<std::byte> bytes_of(const at::Tensor& tensor) {
   return {static_cast<std::byte*>(tensor.data_ptr()), tensor.nbytes()};
 }
 
-void make_bools(const at::Tensor& tensor) {
-  for (std::byte& byte : bytes_of(tensor)) byte = std::byte{byte != std::byte{0}};
+// Elements as they are in a file, moved about without regard to what they mean.
+at::ScalarType bits_type(DType dtype) {
+  switch (width(dtype)) {
+    case 1:
+      return at::kByte;
+    case 2:
+      return at::kShort;
+    case 4:
+      return at::kInt;
+    case 8:
+      return at::kLong;
+    default:
+      return at::kComplexDouble;
+  }
 }
 
-// `live` gets the row-major bytes at `offset`, by as many rows at a time as the buffer holds.
-void read_rows(const io::File& file, uint64_t offset, at::Tensor live) {
-  const uint64_t bytes = live.nbytes();
+// Elements as a file has them -> as memory has them.
+void normalise(std::span<std::byte> elements, const format::StoredTensor& stored) {
+  if (stored.big_endian) swap_byte_order(elements, stored.dtype);
+  if (stored.dtype == DType::kBool) {
+    for (std::byte& byte : elements) byte = std::byte{byte != std::byte{0}};
+  }
+}
+
+// `elements`: those of `live`, row-major.
+void put(std::span<std::byte> elements, DType from, const at::Tensor& live) {
+  const auto type = scalar_type_of(from);
+  if (!type) throw Error(ErrorCode::kUnsupported, "", "this LibTorch has no " + std::string(name(from)));
+  live.copy_(at::from_blob(elements.data(), live.sizes(), at::TensorOptions(*type)));
+}
+
+std::vector<std::byte> read_elements(const io::File& file, const format::StoredTensor& stored, uint64_t offset,
+                                     uint64_t bytes) {
+  std::vector<std::byte> elements = file.read_at(offset, bytes);
+  normalise(elements, stored);
+  return elements;
+}
+
+// By as many rows at a time as the buffer holds.
+void read_rows(const io::File& file, const format::StoredTensor& stored, uint64_t offset, const at::Tensor& live) {
+  const uint64_t bytes = static_cast<uint64_t>(live.numel()) * width(stored.dtype);
   if (bytes > kBufferBytes && live.dim() > 0) {
     const auto rows = static_cast<uint64_t>(live.size(0));
     const uint64_t row_bytes = bytes / rows;
@@ -44,39 +98,48 @@ void read_rows(const io::File& file, uint64_t offset, at::Tensor live) {
     for (uint64_t row = 0; row < rows; row += step) {
       const auto first = static_cast<int64_t>(row);
       const auto count = static_cast<int64_t>(std::min(step, rows - row));
-      read_rows(file, offset + row * row_bytes, count == 1 ? live.select(0, first) : live.narrow(0, first, count));
+      read_rows(file, stored, offset + row * row_bytes,
+                count == 1 ? live.select(0, first) : live.narrow(0, first, count));
     }
     return;
   }
-  const at::Tensor buffer =
-      at::empty(live.sizes(), live.options().device(at::kCPU).memory_format(at::MemoryFormat::Contiguous));
-  file.read_at(offset, bytes_of(buffer));
-  if (live.scalar_type() == at::kBool) make_bools(buffer);
-  live.copy_(buffer);
+  std::vector<std::byte> elements = read_elements(file, stored, offset, bytes);
+  put(elements, stored.dtype, live);
 }
 
-// A stored view with gaps or swapped axes: everything from its first to its last element, and LibTorch picks.
-void read_strided(const io::File& file, const format::StoredTensor& stored, const at::Tensor& live) {
+// All elements, row-major, of a type of the same width: where the file has gaps or swapped axes, it is read from the
+// first to the last element, and LibTorch picks.
+at::Tensor read_bits(const io::File& file, const format::StoredTensor& stored) {
   uint64_t last = 0;
   for (size_t i = 0; i < stored.shape.size(); ++i) {
     last += static_cast<uint64_t>(stored.shape[i] - 1) * static_cast<uint64_t>(stored.strides[i]);
   }
-  const auto extent = static_cast<int64_t>(last + 1);
-  const at::Tensor buffer = at::empty({extent}, live.options().device(at::kCPU));
-  file.read_at(stored.file_offset, bytes_of(buffer));
-  if (live.scalar_type() == at::kBool) make_bools(buffer);
-  live.copy_(buffer.as_strided(stored.shape, stored.strides));
+  const at::Tensor extent = at::empty({static_cast<int64_t>(last + 1)}, at::TensorOptions(bits_type(stored.dtype)));
+  file.read_at(stored.file_offset, bytes_of(extent));
+  at::Tensor bits = extent.as_strided(stored.shape, stored.strides).contiguous();
+  normalise(bytes_of(bits), stored);
+  return bits;
 }
 
 void read_piece(const io::File& file, const Piece& piece) {
   const at::NoGradGuard no_grad;  // a setting of each thread
-  const format::StoredTensor& stored = piece.read->stored;
-  if (is_direct(*piece.read)) {
-    file.read_at(stored.file_offset + piece.begin, bytes_of(piece.read->live).subspan(piece.begin, piece.bytes));
-  } else if (stored.contiguous()) {
-    read_rows(file, stored.file_offset, piece.read->live);
-  } else {
-    read_strided(file, stored, piece.read->live);
+  const format::StoredTensor& stored = *piece.target->stored;
+  const at::Tensor& live = piece.target->live;
+  const uint64_t bytes = width(stored.dtype);
+  switch (piece.target->way) {
+    case Way::kDirect:
+      return file.read_at(stored.file_offset + piece.begin * bytes,
+                          bytes_of(live).subspan(piece.begin * bytes, piece.elements * bytes));
+    case Way::kConverted: {
+      std::vector<std::byte> elements =
+          read_elements(file, stored, stored.file_offset + piece.begin * bytes, piece.elements * bytes);
+      return put(elements, stored.dtype,
+                 live.view({-1}).narrow(0, static_cast<int64_t>(piece.begin), static_cast<int64_t>(piece.elements)));
+    }
+    case Way::kByRows:
+      return read_rows(file, stored, stored.file_offset, live);
+    case Way::kWhole:
+      return put(bytes_of(read_bits(file, stored)), stored.dtype, live);
   }
 }
 
@@ -84,25 +147,37 @@ void read_piece(const io::File& file, const Piece& piece) {
 
 void read_tensors(const io::File& file, std::span<const TensorRead> reads, unsigned threads) {
   const at::NoGradGuard no_grad;
-  std::vector<TensorRead> targets;
+  std::vector<Target> targets;
   targets.reserve(reads.size());
   for (const TensorRead& read : reads) {
     if (read.live.nbytes() == 0) continue;
-    targets.push_back({read.stored, read.live.detach()});
+    targets.push_back({&read.stored, read.live.detach(), way_of(read.stored, read.live)});
     // detach() shares the version counter: autograd must notice that saved values have changed.
     read.live.unsafeGetTensorImpl()->bump_version();
   }
   std::sort(targets.begin(), targets.end(),
-            [](const TensorRead& a, const TensorRead& b) { return a.stored.file_offset < b.stored.file_offset; });
+            [](const Target& a, const Target& b) { return a.stored->file_offset < b.stored->file_offset; });
   std::vector<Piece> pieces;
-  for (const TensorRead& read : targets) {
-    const uint64_t bytes = read.live.nbytes();
-    const uint64_t step = is_direct(read) ? kPieceBytes : bytes;
-    for (uint64_t begin = 0; begin < bytes; begin += step) {
-      pieces.push_back({&read, begin, std::min(step, bytes - begin)});
+  for (const Target& target : targets) {
+    const auto elements = static_cast<uint64_t>(target.live.numel());
+    uint64_t step = elements;
+    if (target.way == Way::kDirect) step = kPieceBytes / width(target.stored->dtype);
+    if (target.way == Way::kConverted) step = kConvertedBytes / width(target.stored->dtype);
+    for (uint64_t begin = 0; begin < elements; begin += step) {
+      pieces.push_back({&target, begin, std::min(step, elements - begin)});
     }
   }
   parallel_for(pieces.size(), threads, [&](size_t i) { read_piece(file, pieces[i]); });
+}
+
+bool same_values(const format::StoredTensor& a, const io::File& file_a, const format::StoredTensor& b,
+                 const io::File& file_b) {
+  if (a.dtype != b.dtype || a.shape != b.shape) return false;
+  if (&file_a == &file_b && a.file_offset == b.file_offset && a.strides == b.strides) return true;
+  if (a.elements == 0) return true;
+  const at::NoGradGuard no_grad;
+  const at::Tensor x = read_bits(file_a, a), y = read_bits(file_b, b);
+  return std::memcmp(x.data_ptr(), y.data_ptr(), x.nbytes()) == 0;
 }
 
 }  // namespace ckpt::bridge

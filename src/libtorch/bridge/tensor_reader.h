@@ -5,18 +5,25 @@
 
 #include <span>
 
-#include "core/format/archive.h"
+#include "core/format/stored_tensor.h"
 #include "core/io/file.h"
 
 namespace ckpt::bridge {
 
 struct TensorRead {
-  format::StoredTensor stored;
-  at::Tensor live;  ///< of the same dtype and shape, on any device, with any strides (but no two elements in one place)
+  format::StoredTensor stored;  ///< strided, of the live one's shape
+  /// On any device, with any strides (but no two elements in one place). Of another dtype where this
+  /// LibTorch has the stored one and copy_() converts it.
+  at::Tensor live;
 };
 
-/// Reads all, on at most `threads` threads: straight into row-major memory of the CPU, else through a small buffer for
-/// each thread and copy_(). No two reads share memory. Throws the first error; the rest may then be read or not.
+/// Reads all, on at most `threads` threads: straight into row-major memory of the CPU where nothing needs converting,
+/// else through a small buffer for each thread. Bools are made 0 or 1. No two reads share memory. Throws the first
+/// error; the rest may then be read or not.
 void read_tensors(const io::File& file, std::span<const TensorRead> reads, unsigned threads);
+
+/// Whether two stored tensors have one dtype, one shape and the same bits. Reads both where they are not at one place.
+bool same_values(const format::StoredTensor& a, const io::File& file_a, const format::StoredTensor& b,
+                 const io::File& file_b);
 
 }  // namespace ckpt::bridge

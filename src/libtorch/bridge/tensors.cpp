@@ -55,7 +55,10 @@ std::string describe(DType dtype, at::IntArrayRef shape) {
   return text + "]";
 }
 
-std::string describe(const format::StoredTensor& tensor) { return describe(tensor.dtype, tensor.shape); }
+std::string describe(const format::StoredTensor& tensor) {
+  const char* reason = unsupported_reason(tensor);
+  return reason ? reason : describe(tensor.dtype, tensor.shape);
+}
 
 std::string describe(const at::Tensor& tensor) {
   if (const char* reason = unsupported_reason(tensor)) return reason;
@@ -72,6 +75,15 @@ const char* unsupported_reason(const at::Tensor& tensor) {
   if (tensor.is_quantized()) return "a quantized tensor";
   if (!dtype_of(tensor.scalar_type())) return "a tensor of a dtype without a name";
   if (tensor.is_meta()) return "a tensor without data (meta)";
+  return nullptr;
+}
+
+const char* unsupported_reason(const format::StoredTensor& tensor) {
+  switch (tensor.layout) {
+    case format::TensorLayout::kStrided: return nullptr;
+    case format::TensorLayout::kQuantized: return "a quantized tensor";
+    case format::TensorLayout::kSparse: return "a sparse tensor";
+  }
   return nullptr;
 }
 

@@ -26,6 +26,9 @@ bool same_form(const at::Tensor& tensor, const format::StoredTensor& stored);
 /// Why `tensor` cannot be captured or loaded into, or nullptr: undefined, sparse, quantized, a dtype without a name.
 const char* unsupported_reason(const at::Tensor& tensor);
 
+/// Why a stored tensor cannot be read into a live one, or nullptr: sparse, quantized.
+const char* unsupported_reason(const format::StoredTensor& tensor);
+
 /// Whether the values lie in the CPU's memory in row-major order, as they are (neither conjugated nor negated lazily).
 bool is_plain(const at::Tensor& tensor);
 
