@@ -1,7 +1,7 @@
 // What a load may leave out, and what it did.
 //
-// Names are `<part>/<name>`, as optimizers refer to parameters: "model/conv1.weight". A part as a whole (an optimizer,
-// a scheduler) is named by itself: "optimizer".
+// Names in a training state are `<part>/<name>`, as optimizers refer to parameters: "model/conv1.weight". A part as a
+// whole (an optimizer, a scheduler) is named by itself: "optimizer". Of weights alone they are plain: "conv1.weight".
 //
 // Thread rule: values.
 #pragma once
@@ -25,8 +25,8 @@ struct LoadOptions {
   /// it: {"model/backbone.", "model/encoder."}, {"model/", "teacher/"}. The longest key that fits is taken, once.
   std::map<std::string, std::string> rename = {};
 
-  /// ECMAScript regular expressions, matched anywhere in the live name unless anchored: {"^model/fc\\."}. What one of
-  /// them matches is neither loaded nor reported, on either side. Names beyond 1,024 bytes never match.
+  /// RE2 regular expressions (linear time; no back references, no look-around), matched anywhere in the live name
+  /// unless anchored: {"^model/fc\\."}. What one of them matches is neither loaded nor reported, on either side.
   std::vector<std::string> exclude = {};
 };
 

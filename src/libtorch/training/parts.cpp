@@ -1,18 +1,15 @@
 #include "libtorch/training/parts.h"
 
-#include <torch/nn/module.h>
-
 #include <algorithm>
 #include <string_view>
 #include <unordered_set>
 
 #include "ckpt/error.h"
 #include "core/base/quote.h"
+#include "libtorch/model/module_tensors.h"
 
 namespace ckpt::training {
 namespace {
-
-constexpr std::string_view kWrappers[] = {"module.", "_orig_mod."};
 
 bool is_wrapper(const std::string& child) { return child == "module" || child == "_orig_mod"; }
 
@@ -34,18 +31,12 @@ void check_names(const Node& node, const std::string& part) {
 }
 
 void fill(Node& node, const torch::nn::Module& module, const std::string& part) {
-  const auto parameters = module.named_parameters(/*recurse=*/false);
-  const auto buffers = module.named_buffers(/*recurse=*/false);
-  node.tensors.reserve(parameters.size() + buffers.size());
-  for (const auto& item : parameters) {
-    if (item.value().defined()) node.tensors.push_back({item.key(), item.value(), false});
-  }
-  for (const auto& item : buffers) {
-    if (item.value().defined()) node.tensors.push_back({item.key(), item.value(), true});
-  }
-  for (const auto& item : module.named_children()) {
-    if (item.value()->is_serializable()) fill(node.child(item.key()), *item.value(), part);
-  }
+  model::visit_level(
+      module,
+      [&](const std::string& name, const at::Tensor& tensor, bool is_buffer) {
+        node.tensors.push_back({name, tensor, is_buffer});
+      },
+      [&](const std::string& name, const torch::nn::Module& child) { fill(node.child(name), child, part); });
   check_names(node, part);
 }
 
@@ -57,7 +48,7 @@ bool wraps(const Node& node) {
 Node list_tree(const TensorList& list) {
   std::vector<std::string> names;
   for (const auto& [name, tensor] : list.tensors) names.push_back(name);
-  const size_t prefix = wrapper_prefix(names);
+  const size_t prefix = model::wrapper_prefix(names);
   Node node;
   for (const auto& [name, tensor] : list.tensors) {
     node.dotted.push_back({name.substr(prefix), tensor, !tensor.requires_grad()});
@@ -76,19 +67,6 @@ const char* kind_of(const Part& part) {
 
 bool holds_weights(const Part& part) {
   return std::holds_alternative<torch::nn::Module*>(part) || std::holds_alternative<TensorList>(part);
-}
-
-size_t wrapper_prefix(const std::vector<std::string>& names) {
-  size_t prefix = 0;
-  while (!names.empty()) {
-    const auto* wrapper = std::find_if(std::begin(kWrappers), std::end(kWrappers), [&](std::string_view text) {
-      return std::all_of(names.begin(), names.end(),
-                         [&](const std::string& name) { return name.compare(prefix, text.size(), text) == 0; });
-    });
-    if (wrapper == std::end(kWrappers)) break;
-    prefix += wrapper->size();
-  }
-  return prefix;
 }
 
 Node weights_tree(const std::string& name, const Part& part) {

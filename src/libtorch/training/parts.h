@@ -39,9 +39,6 @@ bool holds_weights(const Part& part);
 /// The tensors of a module or a list as they are stored, without the prefix of a wrapper.
 Node weights_tree(const std::string& name, const Part& part);
 
-/// How many bytes of the front of all `names` are "module." or "_orig_mod.", repeated.
-size_t wrapper_prefix(const std::vector<std::string>& names);
-
 /// All tensors of the modules and lists, `<part>/<qualified name>`, in their order.
 class NameTable : public ParameterNames {
  public:

@@ -14,6 +14,7 @@
 #include "libtorch/bridge/tensors.h"
 #include "libtorch/bridge/torch_error.h"
 #include "libtorch/bridge/version.h"
+#include "libtorch/model/module_tensors.h"
 #include "libtorch/training/restore_plan.h"
 #include "libtorch/training/snapshot.h"
 
@@ -30,29 +31,23 @@ struct StoredPart {
   bool used = false;
 };
 
+using StoredWeights = std::unordered_map<std::string, format::StoredTensor>;  // by live name
+
 bool is_weights(const std::string& kind) { return kind == "module" || kind == "tensors"; }
 
 // The stored tensors of a part by live name.
 void collect_weights(RestorePlan& plan, const std::string& part, const format::Archive& archive, bool escaped,
-                     std::unordered_map<std::string, format::StoredTensor>& weights) {
+                     StoredWeights& weights) {
   std::vector<format::NamedTensor> tensors = format::tensors_of(archive, escaped);
   std::vector<std::string> names;
   for (const format::NamedTensor& tensor : tensors) names.push_back(tensor.name);
-  const size_t prefix = wrapper_prefix(names);
+  const size_t prefix = model::wrapper_prefix(names);
   for (format::NamedTensor& tensor : tensors) {
     std::string name = plan.selection.live_name(part + "/" + tensor.name.substr(prefix));
     if (!weights.emplace(name, std::move(tensor.tensor)).second) {
       throw Error(ErrorCode::kMismatch, plan.path, "two tensors would be loaded as " + quote(name), {.tensor = name});
     }
   }
-}
-
-// Elements of the live tensor that share a place cannot take different values.
-bool overlaps_itself(const at::Tensor& tensor) {
-  for (int64_t i = 0; i < tensor.dim(); ++i) {
-    if (tensor.stride(i) == 0 && tensor.size(i) > 1) return true;
-  }
-  return false;
 }
 
 std::string part_of(const std::string& name) { return name.substr(0, name.find('/')); }
@@ -65,83 +60,58 @@ std::set<std::string> live_weights(const TrainingState& state) {
   return parts;
 }
 
+// Sources that no live tensor has the name of; a part that is not live as one.
+void report_unexpected(RestorePlan& plan, const std::set<std::string>& parts, const model::Match& found) {
+  std::map<std::string, std::string> lines;
+  for (const auto& [name, source] : found.unexpected) {
+    const std::string part = part_of(name);
+    if (parts.count(part)) {
+      lines[name] = bridge::describe(source.dtype, source.shape);
+    } else {
+      lines[part] = "a part of tensors";
+    }
+  }
+  for (const auto& [name, actual] : lines) plan.findings.unexpected(name, actual);
+}
+
 // Matches the live tensors of `parts` with stored ones by name.
-class WeightsPlan {
- public:
-  WeightsPlan(RestorePlan& plan, std::set<std::string> parts) : plan_(plan), parts_(std::move(parts)) {}
-
-  void match(std::unordered_map<std::string, format::StoredTensor> stored) {
-    std::set<std::string> stored_parts;
-    for (const auto& item : stored) stored_parts.insert(part_of(item.first));
-    std::set<std::string> absent_parts;
-    std::vector<const std::pair<std::string, at::Tensor>*> missing;
-    for (const auto& item : plan_.names.all()) {
-      const auto found = stored.find(item.first);
-      const std::string part = part_of(item.first);
-      if (found != stored.end()) {
-        if (wanted(item.first)) take(item.first, item.second, found->second);
-        stored.erase(found);
-      } else if (parts_.count(part) && wanted(item.first)) {
-        if (stored_parts.count(part)) {
-          missing.push_back(&item);
-        } else {
-          absent_parts.insert(part);
-        }
-      }
-    }
-    for (const std::string& part : absent_parts) plan_.findings.missing(part, "its tensors");
-    // One of several names is enough where the live tensor has them.
-    for (const auto* item : missing) {
-      if (!places_.count(place(item->second))) plan_.findings.missing(item->first, bridge::describe(item->second));
-    }
-    report_unexpected(stored);
+void plan_weights(RestorePlan& plan, const std::set<std::string>& parts, const StoredWeights& stored) {
+  std::vector<const format::StoredTensor*> tensors;
+  model::Sources sources;
+  std::set<std::string> stored_parts;
+  for (const auto& [name, tensor] : stored) {
+    sources.emplace(
+        name,
+        model::Source{
+            .dtype = tensor.dtype, .shape = tensor.shape, .place = {0, tensor.file_offset}, .index = tensors.size()});
+    tensors.push_back(&tensor);
+    stored_parts.insert(part_of(name));
   }
-
- private:
-  bool wanted(const std::string& name) const {
-    return plan_.selection.wants_part(part_of(name)) && !plan_.selection.excludes(name);
+  const model::MatchRules rules = {.wanted =
+                                       [&](const std::string& name) {
+                                         return plan.selection.wants_part(part_of(name)) &&
+                                                !plan.selection.excludes(name);
+                                       },
+                                   .same_values =
+                                       [&](const model::Source& a, const model::Source& b) {
+                                         const io::File& file = plan.file.file();
+                                         return bridge::same_values(*tensors[a.index], file, *tensors[b.index], file);
+                                       }};
+  const model::Match found = model::match(plan.names.all(), std::move(sources), rules, plan.findings);
+  for (const auto& [index, live] : found.pairs) plan.weights.push_back({*tensors[index], live});
+  std::set<std::string> absent_parts;
+  for (const auto* item : found.missing) {
+    const std::string part = part_of(item->first);
+    if (parts.count(part) && !stored_parts.count(part)) absent_parts.insert(part);
   }
-
-  void report_unexpected(const std::unordered_map<std::string, format::StoredTensor>& left) {
-    std::map<std::string, std::string> lines;  // sorted; a part that is not live as one
-    for (const auto& [name, tensor] : left) {
-      if (!wanted(name)) continue;
-      const std::string part = part_of(name);
-      if (parts_.count(part)) {
-        lines[name] = bridge::describe(tensor);
-      } else {
-        lines[part] = "a part of tensors";
-      }
+  for (const std::string& part : absent_parts) plan.findings.missing(part, "its tensors");
+  for (const auto* item : found.missing) {
+    if (stored_parts.count(part_of(item->first)) && parts.count(part_of(item->first))) {
+      plan.findings.missing(item->first, bridge::describe(item->second));
     }
-    for (const auto& [name, actual] : lines) plan_.findings.unexpected(name, actual);
   }
-
-  static const void* place(const at::Tensor& tensor) { return tensor.nbytes() == 0 ? nullptr : tensor.data_ptr(); }
-
-  void take(const std::string& name, const at::Tensor& live, const format::StoredTensor& stored) {
-    if (!bridge::same_form(live, stored)) {
-      return plan_.findings.mismatch(name, bridge::describe(live), bridge::describe(stored));
-    }
-    if (overlaps_itself(live)) return plan_.findings.mismatch(name, "memory of its own", "an expanded live tensor");
-    if (const void* memory = place(live)) {
-      const auto [tied, fresh] = places_.emplace(memory, Place{name, stored.file_offset});
-      if (!fresh && tied->second.file_offset != stored.file_offset) {
-        return plan_.findings.mismatch(name, "the same values as " + quote(tied->second.name) + " (tied)",
-                                       "values of its own");
-      }
-      if (fresh) plan_.weights.push_back({stored, live});
-    }
-    plan_.report.loaded.push_back(name);
-  }
-
-  struct Place {
-    std::string name;
-    uint64_t file_offset;
-  };
-  RestorePlan& plan_;
-  std::set<std::string> parts_;
-  std::unordered_map<const void*, Place> places_;
-};
+  report_unexpected(plan, parts, found);
+}
 
 void plan_head(RestorePlan& plan, TrainingState& state, const Fields& head) {
   std::map<std::string, double> metrics;
@@ -264,7 +234,7 @@ void plan_training_state(RestorePlan& plan, TrainingState& state) {
   const Fields head = description_of(plan, kHeadPart, *head_archive);
   std::vector<StoredPart> stored = stored_parts(plan, head);
 
-  std::unordered_map<std::string, format::StoredTensor> weights;
+  StoredWeights weights;
   for (const StoredPart& part : stored) {
     if (is_weights(part.kind)) collect_weights(plan, part.stored_name, *part.archive, /*escaped=*/true, weights);
   }
@@ -273,7 +243,7 @@ void plan_training_state(RestorePlan& plan, TrainingState& state) {
     if (part.used || is_weights(part.kind) || plan.selection.excludes(part.name)) continue;
     if (plan.selection.wants_part(part.name)) plan.findings.unexpected(part.name, "a part of kind " + quote(part.kind));
   }
-  WeightsPlan(plan, live_weights(state)).match(std::move(weights));
+  plan_weights(plan, live_weights(state), weights);
   if (plan.selection.wants_part(kHeadPart)) plan_head(plan, state, head);
   if (plan.selection.wants_part(kRandomPart)) plan_generators(plan);
 }
@@ -291,9 +261,9 @@ void plan_plain_module(RestorePlan& plan, const TrainingState& state) {
                     std::to_string(candidates.size()) + " modules");
   }
   const std::string part = has_model ? "model" : candidates.front();
-  std::unordered_map<std::string, format::StoredTensor> weights;
+  StoredWeights weights;
   collect_weights(plan, part, plan.file.root(), /*escaped=*/false, weights);
-  WeightsPlan(plan, {part}).match(std::move(weights));
+  plan_weights(plan, {part}, weights);
 }
 
 void check_parts(const TrainingState& state, const LoadOptions& options) {

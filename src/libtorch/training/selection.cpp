@@ -2,38 +2,9 @@
 
 #include <algorithm>
 
-#include "ckpt/error.h"
-#include "core/base/quote.h"
-
 namespace ckpt::training {
-namespace {
-
-// libstdc++ matches by recursion over the text, so a long name would end the stack.
-constexpr size_t kLongestMatched = 1024;
-
-std::regex compile(const std::string& pattern) {
-  auto flags = std::regex::ECMAScript;
-#ifdef __GLIBCXX__
-  flags |= std::regex_constants::__polynomial;  // breadth first: no pattern takes exponential time
-#endif
-  try {
-    return std::regex(pattern, flags);
-  } catch (const std::regex_error&) {
-#ifdef __GLIBCXX__
-    try {
-      return std::regex(pattern);  // back references need the other way
-    } catch (const std::regex_error&) {
-    }
-#endif
-    throw Error(ErrorCode::kInvalid, "", "exclude: " + quote(pattern) + " is no regular expression");
-  }
-}
-
-}  // namespace
-
-Selection::Selection(const LoadOptions& options) : options_(options) {
-  for (const std::string& pattern : options.exclude) patterns_.push_back(compile(pattern));
-}
+Selection::Selection(const LoadOptions& options)
+    : options_(options), excluded_(compile_patterns(options.exclude, "exclude")) {}
 
 bool Selection::wants_part(const std::string& part) const {
   const auto& parts = options_.parts;
@@ -63,32 +34,6 @@ std::string Selection::live_part(const std::string& stored) const {
   return prefix->second.substr(0, prefix->second.find_last_not_of('/') + 1);
 }
 
-bool Selection::excludes(const std::string& live) const {
-  return live.size() <= kLongestMatched &&
-         std::any_of(patterns_.begin(), patterns_.end(),
-                     [&](const std::regex& regex) { return std::regex_search(live, regex); });
-}
-
-void Findings::missing(const std::string& name, const std::string& expected) {
-  report_.missing.push_back(name);
-  lines_.push_back(quote(name) + ": expected " + expected + ", not in the file");
-}
-
-void Findings::unexpected(const std::string& name, const std::string& actual) {
-  report_.unexpected.push_back(name);
-  lines_.push_back(quote(name) + ": not expected, the file has " + actual);
-}
-
-void Findings::mismatch(const std::string& name, const std::string& expected, const std::string& actual) {
-  report_.mismatched.push_back({name, expected, actual});
-  lines_.push_back(quote(name) + ": expected " + expected + ", found " + actual);
-}
-
-void Findings::throw_all(const std::string& path) const {
-  if (lines_.empty()) return;
-  const std::string count = lines_.size() == 1 ? "" : std::to_string(lines_.size()) + " problems, the first: ";
-  throw Error(ErrorCode::kMismatch, path, "does not fit the live objects: " + count + lines_.front(),
-              {.details = lines_});
-}
+bool Selection::excludes(const std::string& live) const { return any_matches(excluded_, live); }
 
 }  // namespace ckpt::training

@@ -1,17 +1,18 @@
 // What LoadOptions choose, and what was found not to fit.
 #pragma once
 
-#include <regex>
 #include <string>
 #include <vector>
 
 #include "ckpt/load_report.h"
+#include "core/base/pattern.h"
+#include "libtorch/model/match.h"
 
 namespace ckpt::training {
 
 class Selection {
  public:
-  /// kInvalid for a pattern that is no regular expression.
+  /// kInvalid for a pattern that is no regular expression of RE2.
   explicit Selection(const LoadOptions& options);
 
   bool strict() const { return options_.strict; }
@@ -24,25 +25,9 @@ class Selection {
 
  private:
   const LoadOptions& options_;
-  std::vector<std::regex> patterns_;
+  std::vector<Pattern> excluded_;
 };
 
-/// Collects problems: into the report, and as lines for a strict load's error.
-class Findings {
- public:
-  explicit Findings(LoadReport& report) : report_(report) {}
-
-  void missing(const std::string& name, const std::string& expected);
-  void unexpected(const std::string& name, const std::string& actual);
-  void mismatch(const std::string& name, const std::string& expected, const std::string& actual);
-
-  size_t count() const { return lines_.size(); }
-  /// Error(kMismatch) with all of them, if there are any.
-  void throw_all(const std::string& path) const;
-
- private:
-  LoadReport& report_;
-  std::vector<std::string> lines_;
-};
+using model::Findings;
 
 }  // namespace ckpt::training

@@ -1,0 +1,32 @@
+// The tensors of a live module by name.
+#pragma once
+
+#include <torch/nn/module.h>
+
+#include <string>
+#include <utility>
+#include <vector>
+
+namespace ckpt::model {
+
+/// One level in the order of Python's state_dict: on_tensor(name, tensor, is_buffer) for the module's own parameters
+/// and then its own buffers, undefined ones left out; then on_child(name, child) for the children that are stored.
+template <class OnTensor, class OnChild>
+void visit_level(const torch::nn::Module& module, OnTensor on_tensor, OnChild on_child) {
+  for (const auto& item : module.named_parameters(/*recurse=*/false)) {
+    if (item.value().defined()) on_tensor(item.key(), item.value(), false);
+  }
+  for (const auto& item : module.named_buffers(/*recurse=*/false)) {
+    if (item.value().defined()) on_tensor(item.key(), item.value(), true);
+  }
+  for (const auto& item : module.named_children()) {
+    if (item.value()->is_serializable()) on_child(item.key(), *item.value());
+  }
+}
+
+/// How many bytes of the front of all `names` are "module." or "_orig_mod.", repeated.
+size_t wrapper_prefix(const std::vector<std::string>& names);
+/// Takes that from the front of all.
+void strip_wrappers(std::vector<std::pair<std::string, at::Tensor>>& tensors);
+
+}  // namespace ckpt::model
