@@ -14,8 +14,6 @@ std::span<const PickleNode> tuple(const Pickle& pickle, PickleNode node) {
   return pickle.items(node);
 }
 
-bool is_quantized(DType dtype) { return dtype >= DType::kQInt8; }
-
 /// Where the arguments of a rebuild function stand; 0: it has none such.
 struct Places {
   size_t fewest = 0;
