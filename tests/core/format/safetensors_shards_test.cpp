@@ -4,7 +4,7 @@
 
 #include <map>
 
-#include "core/format/zip_builder.h"
+#include "core/format/safetensors_builder.h"
 #include "support/temp_dir.h"
 
 namespace ckpt::format {
@@ -14,7 +14,7 @@ std::string shard(const std::string& tensor, const std::string& data, const std:
   const std::string header = "{\"__metadata__\":" + metadata + ",\"" + tensor + "\":{\"dtype\":\"U8\",\"shape\":[" +
                              std::to_string(data.size()) + "],\"data_offsets\":[0," + std::to_string(data.size()) +
                              "]}}";
-  return test::le(header.size(), 8) + header + data;
+  return test::safetensors(header, data);
 }
 
 constexpr const char* kIndex =

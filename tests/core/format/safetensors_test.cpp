@@ -4,15 +4,13 @@
 
 #include <cstring>
 
-#include "core/format/zip_builder.h"
+#include "core/format/safetensors_builder.h"
 #include "support/temp_dir.h"
 
 namespace ckpt::format {
 namespace {
 
-std::string safetensors(const std::string& header, const std::string& data) {
-  return test::le(header.size(), 8) + header + data;
-}
+using test::safetensors;
 
 const char* const kHeader =
     R"({"b":{"dtype":"F32","shape":[2],"data_offsets":[0,8]},"a":{"dtype":"U8","shape":[3],"data_offsets":[8,11]}})";
@@ -104,100 +102,6 @@ TEST_F(SafetensorsTest, ReadsWhatLiesBetweenTensorsOfLessThanAByteAnElement) {
   EXPECT_EQ(index.opaque[1].dtype, "F6_E2M3");
   EXPECT_EQ(index.opaque[1].shape, (std::vector<int64_t>{2, 2}));
   EXPECT_EQ(index.opaque[1].bytes, 3u);
-}
-
-struct Corruption {
-  const char* name;
-  std::string bytes;
-  ErrorCode code = ErrorCode::kCorrupt;
-};
-
-/// A header of one tensor "x" with these values, and a byte of data.
-std::string one(const std::string& dtype, const std::string& shape, const std::string& offsets,
-                const std::string& data = "x") {
-  return safetensors(R"({"x":{"dtype":)" + dtype + R"(,"shape":)" + shape + R"(,"data_offsets":)" + offsets + "}}",
-                     data);
-}
-
-std::vector<Corruption> corruptions() {
-  const std::string u8 = R"({"dtype":"U8","shape":[1],"data_offsets":)";
-  std::string deep = "{\"x\":";
-  for (int i = 0; i < 100000; ++i) deep += '[';
-  return {
-      {"Empty", ""},
-      {"LengthCutOff", "\x02\0\0"},
-      {"LengthPastEnd", test::le(100, 8) + "{}"},
-      {"LengthAbsurd", test::le(UINT64_MAX, 8) + "{}"},
-      {"NoHeader", test::le(0, 8)},
-      {"NotAnObject", safetensors("[]", "")},
-      {"NotJson", safetensors("{x}", "")},
-      {"CutOffJson", safetensors("{\"x\":", "")},
-      {"TwoValues", safetensors("{}{}", "")},
-      {"NulAfterHeader", safetensors(std::string("{}\0", 3), "")},
-      {"BadUtf8", safetensors("{\"\xff\":1}", "")},
-      {"NumberForTensor", safetensors("{\"x\":1}", "")},
-      {"ArrayForTensor", safetensors("{\"x\":[]}", "")},
-      {"Deep", safetensors(deep, "")},
-      {"UnknownField", safetensors(R"({"x":{"dtype":"U8","shape":[1],"data_offsets":[0,1],"y":1}})", "x")},
-      {"NoDtype", safetensors(R"({"x":{"shape":[1],"data_offsets":[0,1]}})", "x")},
-      {"NoShape", safetensors(R"({"x":{"dtype":"U8","data_offsets":[0,1]}})", "x")},
-      {"NoOffsets", safetensors(R"({"x":{"dtype":"U8","shape":[1]}})", "x")},
-      {"FieldTwice", safetensors(R"({"x":{"dtype":"U8","dtype":"U8","shape":[1],"data_offsets":[0,1]}})", "x")},
-      {"DtypeNoText", one("8", "[1]", "[0,1]")},
-      {"ShapeNoList", one("\"U8\"", "1", "[0,1]")},
-      {"ShapeNegative", one("\"U8\"", "[-1]", "[0,1]")},
-      {"ShapeFloat", one("\"U8\"", "[1.0]", "[0,1]")},
-      {"ShapeNested", one("\"U8\"", "[[1]]", "[0,1]")},
-      {"ShapeOverflows", one("\"U8\"", "[4294967296,4294967296]", "[0,1]")},
-      {"BytesOverflow", one("\"F64\"", "[4611686018427387904]", "[0,1]")},
-      {"RankTooHigh", one(
-                          "\"U8\"",
-                          "[1" +
-                              [] {
-                                std::string more;
-                                for (int i = 0; i < 64; ++i) more += ",1";
-                                return more;
-                              }() +
-                              "]",
-                          "[0,1]")},
-      {"OneOffset", one("\"U8\"", "[1]", "[0]")},
-      {"ThreeOffsets", one("\"U8\"", "[1]", "[0,1,1]")},
-      {"OffsetsReversed", one("\"U8\"", "[1]", "[1,0]")},
-      {"OffsetsNegative", one("\"U8\"", "[1]", "[-1,0]")},
-      {"OffsetsHuge", one("\"U8\"", "[1]", "[18446744073709551614,18446744073709551615]")},
-      {"SizeDiffers", one("\"U8\"", "[2]", "[0,1]")},
-      {"Hole", one("\"U8\"", "[1]", "[1,2]", "xy")},
-      {"Overlap", safetensors("{\"x\":" + u8 + "[0,1]},\"y\":" + u8 + "[0,1]}}", "x")},
-      {"DataCutOff", one("\"U8\"", "[1]", "[0,1]", "")},
-      {"BytesAfterEnd", one("\"U8\"", "[1]", "[0,1]", "xy")},
-      {"NameTwice", safetensors("{\"x\":" + u8 + "[0,1]},\"x\":" + u8 + "[1,2]}}", "xy")},
-      {"MetadataTwice", safetensors(R"({"__metadata__":{},"__metadata__":{}})", "")},
-      {"MetadataKeyTwice", safetensors(R"({"__metadata__":{"a":"1","a":"2"}})", "")},
-      {"MetadataNoText", safetensors(R"({"__metadata__":{"a":1}})", "")},
-      {"MetadataNested", safetensors(R"({"__metadata__":{"a":{}}})", "")},
-      {"MetadataNoObject", safetensors(R"({"__metadata__":"a"})", "")},
-      {"NameTooLong", safetensors("{\"" + std::string(70000, 'n') + "\":" + u8 + "[0,1]}}", "x")},
-      {"UnknownDtype", one("\"Q9\"", "[1]", "[0,1]"), ErrorCode::kUnsupported},
-      {"HalfAByte", one("\"F4\"", "[3]", "[0,1]")},
-  };
-}
-
-TEST_F(SafetensorsTest, RefusesEveryCorruptionOfTheTable) {
-  for (const Corruption& corruption : corruptions()) {
-    EXPECT_EQ(error_of(corruption.bytes), corruption.code) << corruption.name << ": " << message_;
-  }
-}
-
-TEST_F(SafetensorsTest, NeverCrashesOnChangedOrMissingBytes) {
-  const std::string whole = safetensors(kHeader, "01234567xyz");
-  for (size_t at = 0; at < whole.size(); ++at) {
-    EXPECT_EQ(error_of(whole.substr(0, at)), ErrorCode::kCorrupt) << at;
-    for (char c : {'\0', '\xff', '"', '{', '0', static_cast<char>(whole[at] ^ 1)}) {
-      std::string changed = whole;
-      changed[at] = c;
-      error_of(changed);
-    }
-  }
 }
 
 TEST_F(SafetensorsTest, ATextBeyondItsCapIsRefused) {

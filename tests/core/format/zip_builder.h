@@ -1,6 +1,8 @@
 // Writes zip files field by field, so that any of them can be made to lie.
 #pragma once
 
+#include <zlib.h>
+
 #include <cstdint>
 #include <functional>
 #include <string>
@@ -35,6 +37,7 @@ struct ZipEntry {
   uint64_t central_stored = 0, central_bytes = 0;
   std::string central_extra;
   uint16_t central_disk = 0;
+  uint32_t central_attributes = 0;
   int64_t central_offset = -1;  ///< -1: where it is
 };
 
@@ -45,6 +48,7 @@ struct ZipImage {
   int64_t entry_count = -1, directory_bytes = -1, directory_offset = -1;  ///< -1: as it is
   uint16_t disk = 0;
   std::string end64_override = {}, locator_override = {};  ///< whole records
+  bool no_end = false;                                     ///< leave out the end record
 
   std::string bytes() const;
 };
@@ -91,8 +95,8 @@ inline std::string ZipImage::bytes() const {
     const uint64_t offset = entry.central_offset < 0 ? offsets[i] : static_cast<uint64_t>(entry.central_offset);
     file += "PK\x01\x02" + le(0, 2) + le(0, 2) + le(entry.flags, 2) + le(entry.method, 2) + le(0, 4) +
             le(entry.crc, 4) + le(entry.central_stored, 4) + le(entry.central_bytes, 4) + le(entry.name.size(), 2) +
-            le(entry.central_extra.size(), 2) + le(0, 2) + le(entry.central_disk, 2) + le(0, 2) + le(0, 4) +
-            le(offset, 4) + entry.name + entry.central_extra;
+            le(entry.central_extra.size(), 2) + le(0, 2) + le(entry.central_disk, 2) + le(0, 2) +
+            le(entry.central_attributes, 4) + le(offset, 4) + entry.name + entry.central_extra;
   }
   const uint64_t size = directory_bytes < 0 ? file.size() - directory : static_cast<uint64_t>(directory_bytes);
   const uint64_t start = directory_offset < 0 ? directory : static_cast<uint64_t>(directory_offset);
@@ -105,9 +109,39 @@ inline std::string ZipImage::bytes() const {
                                           le(count, 8) + le(size, 8) + le(start, 8);
     file += !locator_override.empty() ? locator_override : "PK\x06\x07" + le(0, 4) + le(end64, 8) + le(1, 4);
   }
+  if (no_end) return file;
   file += "PK\x05\x06" + le(disk, 2) + le(disk, 2) + le(count, 2) + le(count, 2) + le(size, 4) + le(start, 4) +
           le(comment.size(), 2) + comment + tail;
   return file;
+}
+
+inline ZipImage three_records() {
+  return {.entries = {zip_entry("a/data.pkl", "pickle"), zip_entry("a/data/0", std::string(100, 'x')),
+                      zip_entry("a/data/1", "")}};
+}
+
+inline std::string deflated(const std::string& data) {
+  std::string packed(compressBound(data.size()) + 64, '\0');
+  z_stream stream{};
+  deflateInit2(&stream, 9, Z_DEFLATED, -MAX_WBITS, 8, Z_DEFAULT_STRATEGY);
+  std::string input = data;
+  stream.next_in = reinterpret_cast<Bytef*>(input.data());
+  stream.avail_in = static_cast<uInt>(input.size());
+  stream.next_out = reinterpret_cast<Bytef*>(packed.data());
+  stream.avail_out = static_cast<uInt>(packed.size());
+  deflate(&stream, Z_FINISH);
+  packed.resize(packed.size() - stream.avail_out);
+  deflateEnd(&stream);
+  return packed;
+}
+
+inline ZipEntry deflated_entry(const std::string& name, const std::string& data) {
+  ZipEntry entry = zip_entry(name, deflated(data));
+  entry.method = entry.local_method = 8;
+  entry.central_bytes = data.size();
+  entry.crc = crc32(as_bytes(data));
+  entry.descriptor = "PK\x07\x08" + le(entry.crc, 4) + le(entry.central_stored, 4) + le(data.size(), 4);
+  return entry;
 }
 
 }  // namespace ckpt::test

@@ -1,7 +1,6 @@
 #include "core/format/zip_reader.h"
 
 #include <gtest/gtest.h>
-#include <zlib.h>
 
 #include "core/format/zip_builder.h"
 #include "support/temp_dir.h"
@@ -9,40 +8,13 @@
 namespace ckpt::format {
 namespace {
 
+using test::deflated_entry;
 using test::le;
 using test::plain_entry;
+using test::three_records;
 using test::zip_entry;
 using test::ZipEntry;
 using test::ZipImage;
-
-ZipImage three_records() {
-  return {.entries = {zip_entry("a/data.pkl", "pickle"), zip_entry("a/data/0", std::string(100, 'x')),
-                      zip_entry("a/data/1", "")}};
-}
-
-std::string deflated(const std::string& data) {
-  std::string packed(compressBound(data.size()) + 64, '\0');
-  z_stream stream{};
-  deflateInit2(&stream, 9, Z_DEFLATED, -MAX_WBITS, 8, Z_DEFAULT_STRATEGY);
-  std::string input = data;
-  stream.next_in = reinterpret_cast<Bytef*>(input.data());
-  stream.avail_in = static_cast<uInt>(input.size());
-  stream.next_out = reinterpret_cast<Bytef*>(packed.data());
-  stream.avail_out = static_cast<uInt>(packed.size());
-  deflate(&stream, Z_FINISH);
-  packed.resize(packed.size() - stream.avail_out);
-  deflateEnd(&stream);
-  return packed;
-}
-
-ZipEntry deflated_entry(const std::string& name, const std::string& data) {
-  ZipEntry entry = zip_entry(name, deflated(data));
-  entry.method = entry.local_method = 8;
-  entry.central_bytes = data.size();
-  entry.crc = crc32(as_bytes(data));
-  entry.descriptor = "PK\x07\x08" + le(entry.crc, 4) + le(entry.central_stored, 4) + le(data.size(), 4);
-  return entry;
-}
 
 class ZipReaderTest : public testing::Test {
  protected:
@@ -141,16 +113,6 @@ TEST_F(ZipReaderTest, InflatesWithinTheStatedSize) {
   const ZipReader zip(file);
   EXPECT_TRUE(zip.records()[0].deflated);
   EXPECT_EQ(as_text(zip.read(zip.records()[0], 1 << 20)), data);
-
-  for (uint64_t lie : {uint64_t{199999}, uint64_t{200001}, uint64_t{1}}) {
-    ZipImage lying = image;
-    lying.entries[0].central_bytes = lie;
-    lying.entries[0].descriptor.replace(12, 4, le(lie, 4));
-    EXPECT_EQ(error_of(lying.bytes(), true), ErrorCode::kCorrupt) << lie;
-  }
-  ZipImage broken = image;
-  broken.entries[0].data[10] ^= 0x55;
-  EXPECT_EQ(error_of(broken.bytes(), true), ErrorCode::kCorrupt);
 }
 
 TEST_F(ZipReaderTest, ReadsAbsentCrcsUnverified) {
@@ -163,113 +125,6 @@ TEST_F(ZipReaderTest, ReadsAbsentCrcsUnverified) {
   const ZipReader zip(file);
   EXPECT_TRUE(zip.crcs_absent());
   EXPECT_EQ(as_text(zip.read(zip.records()[0], 100)), "pickle");
-}
-
-// One table of corruptions: what is changed, and what opening (or reading) must throw.
-struct Corruption {
-  const char* name;
-  std::function<void(ZipImage&)> change;
-  ErrorCode code = ErrorCode::kCorrupt;
-};
-
-const Corruption kCorruptions[] = {
-    {"NoRecords", [](ZipImage& z) { z.entries.clear(); }},
-    {"CountTooHigh", [](ZipImage& z) { z.entry_count = 4; }},
-    {"CountTooLow", [](ZipImage& z) { z.entry_count = 2; }},
-    {"CountAbsurd", [](ZipImage& z) { z.entry_count = 0x7fffffffffffffff; }},
-    {"DirectoryOffsetTooLow", [](ZipImage& z) { z.directory_offset = 1; }},
-    {"DirectoryOffsetHuge", [](ZipImage& z) { z.directory_offset = INT64_MAX; }},
-    {"DirectoryTooLong", [](ZipImage& z) { z.directory_bytes = 100000; }},
-    {"BytesAfterEnd", [](ZipImage& z) { z.tail = "x"; }},
-    {"BytesAfterDirectory", [](ZipImage& z) { z.after_directory = "x"; }},
-    {"BytesBeforeFirst", [](ZipImage& z) { z.entries[0].before = "x"; }},
-    {"BytesBetween", [](ZipImage& z) { z.entries[1].before = "x"; }},
-    {"BytesBetweenAsLongAsAnotherDescriptor", [](ZipImage& z) { z.entries[1].before = "12345678"; }},
-    {"BytesBeforeDirectory", [](ZipImage& z) { z.before_directory = "x"; }},
-    {"SameName", [](ZipImage& z) { z.entries[1].name = z.entries[1].local_name = "a/data.pkl"; }},
-    {"SameNameInOtherCase", [](ZipImage& z) { z.entries[1].name = z.entries[1].local_name = "a/DATA.pkl"; }},
-    {"SecondTopFolder", [](ZipImage& z) { z.entries[1].name = z.entries[1].local_name = "b/data"; }},
-    {"NoFolder", [](ZipImage& z) { z.entries[1].name = z.entries[1].local_name = "data"; }},
-    {"EmptyName", [](ZipImage& z) { z.entries[1].name = z.entries[1].local_name = ""; }},
-    {"AbsoluteName", [](ZipImage& z) { z.entries[1].name = z.entries[1].local_name = "/a/data"; }},
-    {"ParentName", [](ZipImage& z) { z.entries[1].name = z.entries[1].local_name = "a/../data"; }},
-    {"EmptyPartOfName", [](ZipImage& z) { z.entries[1].name = z.entries[1].local_name = "a//data"; }},
-    {"NulInName", [](ZipImage& z) { z.entries[1].name = z.entries[1].local_name = std::string("a/d\0t", 5); }},
-    {"NameNotUtf8", [](ZipImage& z) { z.entries[1].name = z.entries[1].local_name = "a/\xc3\x28"; }},
-    {"FolderWithBytes", [](ZipImage& z) { z.entries[0].name = z.entries[0].local_name = "a/d/"; }},
-    {"LocalNameDiffers", [](ZipImage& z) { z.entries[1].local_name = "a/data/9"; }},
-    {"LocalNameShorter", [](ZipImage& z) { z.entries[1].local_name = "a/data"; }},
-    {"LocalFlagsDiffer", [](ZipImage& z) { z.entries[1].local_flags = 0x0008; }},
-    {"LocalMethodDiffers", [](ZipImage& z) { z.entries[1].local_method = 8; }},
-    {"LocalTimeDiffers", [](ZipImage& z) { z.entries[1].local_time = 1; }},
-    {"LocalCrcDiffers", [](ZipImage& z) { z.entries[1].local_crc = 5; }},
-    {"LocalSizeDiffers", [](ZipImage& z) { z.entries[1].local_stored = 99; }},
-    {"PlainLocalCrcDiffers",
-     [](ZipImage& z) { z.entries[0] = plain_entry("a/data.pkl", "pickle"), z.entries[0].local_crc ^= 1; }},
-    {"PlainLocalSizeDiffers",
-     [](ZipImage& z) { z.entries[0] = plain_entry("a/data.pkl", "pickle"), z.entries[0].local_bytes = 7; }},
-    {"LocalExtraCutOff", [](ZipImage& z) { z.entries[1].local_extra = "FB\x09"; }},
-    {"LocalExtraTooLong", [](ZipImage& z) { z.entries[1].local_extra = "FB" + le(9, 2) + "ZZZ"; }},
-    {"PaddingDamaged", [](ZipImage& z) { z.entries[1].local_extra = "FB" + le(3, 2) + "ZYZ"; }},
-    {"DescriptorMissing", [](ZipImage& z) { z.entries[1].descriptor.clear(); }},
-    {"DescriptorUnexpected", [](ZipImage& z) { z.entries[1].flags = z.entries[1].local_flags = 0x0800; }},
-    {"DescriptorCrcDiffers", [](ZipImage& z) { z.entries[1].descriptor[4] ^= 1; }},
-    {"DescriptorSizeDiffers", [](ZipImage& z) { z.entries[1].descriptor[8] ^= 1; }},
-    {"DescriptorSignatureWrong", [](ZipImage& z) { z.entries[1].descriptor[0] = 'X'; }},
-    {"CrcOfDataWrong", [](ZipImage& z) { z.entries[1].data[5] ^= 1; }},
-    {"StoredSizesDiffer", [](ZipImage& z) { z.entries[1].central_bytes = 99; }},
-    {"SizePastNextRecord", [](ZipImage& z) { z.entries[0].central_bytes = z.entries[0].central_stored = 60; }},
-    {"SizeHuge", [](ZipImage& z) { z.entries[1].central_bytes = z.entries[1].central_stored = 0xfffffffe; }},
-    {"Zip64FieldMissing", [](ZipImage& z) { z.entries[1].central_bytes = z.entries[1].central_stored = 0xffffffff; }},
-    {"Zip64FieldTooLong", [](ZipImage& z) { z.entries[1].central_extra = le(1, 2) + le(8, 2) + le(100, 8); }},
-    {"Zip64SizeOverflows",
-     [](ZipImage& z) {
-       z.entries[1].central_bytes = z.entries[1].central_stored = 0xffffffff;
-       z.entries[1].central_extra = le(1, 2) + le(16, 2) + le(UINT64_MAX - 10, 8) + le(UINT64_MAX - 10, 8);
-     }},
-    {"TwoRecordsAtOnePlace", [](ZipImage& z) { z.entries[1].central_offset = 0; }},
-    {"OffsetPastDirectory", [](ZipImage& z) { z.entries[2].central_offset = 100000; }},
-    {"OffsetInsideRecord", [](ZipImage& z) { z.entries[2].central_offset = 60; }},
-    {"Zip64EndDamaged", [](ZipImage& z) { z.end64_override = std::string(56, 'x'); }},
-    {"Zip64LocatorPointsElsewhere",
-     [](ZipImage& z) { z.locator_override = "PK\x06\x07" + le(0, 4) + le(3, 8) + le(1, 4); }},
-    {"Zip64LocatorMissing", [](ZipImage& z) { z.locator_override = std::string(20, 'x'); }},
-    {"Zip64CountDiffers",
-     [](ZipImage& z) {
-       z.end64_override = "PK\x06\x06" + le(44, 8) + le(0, 4) + le(0, 8) + le(9, 8) + le(9, 8) + le(0, 8) + le(0, 8);
-     }},
-    {"Encrypted", [](ZipImage& z) { z.entries[1].flags = z.entries[1].local_flags = 0x0809; }, ErrorCode::kUnsupported},
-    {"UnknownMethod", [](ZipImage& z) { z.entries[1].method = z.entries[1].local_method = 12; },
-     ErrorCode::kUnsupported},
-    {"SeveralDisks", [](ZipImage& z) { z.disk = 1; }, ErrorCode::kUnsupported},
-    {"RecordOnOtherDisk", [](ZipImage& z) { z.entries[1].central_disk = 1; }, ErrorCode::kUnsupported},
-};
-
-TEST_F(ZipReaderTest, RefusesEveryCorruptionOfTheTable) {
-  EXPECT_EQ(error_of(three_records().bytes(), true), std::nullopt);
-  for (const Corruption& corruption : kCorruptions) {
-    ZipImage image = three_records();
-    corruption.change(image);
-    EXPECT_EQ(error_of(image.bytes(), true), corruption.code) << corruption.name << ": " << message_;
-  }
-}
-
-TEST_F(ZipReaderTest, RefusesEveryTruncation) {
-  const std::string whole = three_records().bytes();
-  for (size_t bytes = 0; bytes < whole.size(); ++bytes) {
-    EXPECT_EQ(error_of(whole.substr(0, bytes), true), ErrorCode::kCorrupt) << bytes;
-  }
-}
-
-TEST_F(ZipReaderTest, NeverCrashesOnChangedBytes) {
-  const std::string whole = three_records().bytes();
-  for (size_t at = 0; at < whole.size(); ++at) {
-    for (int change : {0x01, 0xff}) {
-      std::string changed = whole;
-      changed[at] = static_cast<char>(changed[at] ^ change);
-      error_of(changed, true);
-    }
-  }
 }
 
 TEST_F(ZipReaderTest, DoesNotLookForEndsInsideRecords) {
