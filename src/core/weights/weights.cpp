@@ -23,7 +23,8 @@ bool has_elements(const Tensor& tensor) {
 }  // namespace
 
 Weights::Weights(Contents contents, bool strip) : contents_(std::move(contents)) {
-  if (contents_.tensors.empty()) throw Error(ErrorCode::kNotFound, contents_.path, "holds no tensors");
+  if (contents_.tensors.empty() && contents_.opaque.empty())
+    throw Error(ErrorCode::kNotFound, contents_.path, "holds no tensors");
   if (strip) strip_wrappers(contents_);
   by_name_ = index_names(contents_);
   find_ties(contents_.tensors);

@@ -15,6 +15,7 @@
 #include "ckpt/weights.h"
 #include "core/format/bytes_to_write.h"
 #include "core/format/checksummed_range.h"
+#include "core/format/safetensors.h"
 #include "core/format/stored_tensor.h"
 #include "core/format/torch_file.h"
 #include "core/io/file.h"
@@ -35,6 +36,7 @@ struct Contents {
   std::vector<Tensor> tensors;
   std::vector<std::shared_ptr<const io::File>> files;
   std::vector<format::ChecksummedRange> checksums = {};  ///< of the zip records in files[0], in their order
+  std::vector<format::OpaqueTensor> opaque = {};
   std::map<std::string, std::string> metadata = {};
   nlohmann::ordered_json module_metadata = nullptr;
   std::vector<std::string> warnings = {};
@@ -59,6 +61,8 @@ class Weights {
   /// save_model dropped as ties are there again, at the end.
   const std::vector<Tensor>& tensors() const { return contents_.tensors; }
   const Tensor* find(std::string_view name) const;
+  /// Tensors of a safetensors file whose dtype this library has not: they are no more than listed.
+  const std::vector<format::OpaqueTensor>& opaque() const { return contents_.opaque; }
   const std::vector<std::shared_ptr<const io::File>>& files() const { return contents_.files; }
   /// Safetensors' `__metadata__`, without the names of ties.
   const std::map<std::string, std::string>& metadata() const { return contents_.metadata; }

@@ -1,0 +1,184 @@
+// Weights in the files of PyTorch.
+#include <algorithm>
+
+#include "core/base/quote.h"
+#include "core/format/pt2.h"
+#include "core/format/torch_file.h"
+#include "core/weights/find.h"
+#include "core/weights/openers.h"
+
+namespace ckpt::weights {
+namespace {
+
+using format::kNoNode;
+using format::PickleKind;
+using format::PickleNode;
+using format::TorchFile;
+using format::TorchKind;
+
+constexpr uint64_t kMaxCodeBytes = 16 << 20;
+
+/// What may still be taken, by the rule that a file makes its readers take no more than its size and 64 MiB.
+class Budget {
+ public:
+  Budget(uint64_t bytes, const std::string& path) : left_(bytes), path_(path) {}
+
+  void charge(uint64_t bytes) {
+    if (bytes > left_) {
+      throw Error(ErrorCode::kCorrupt, path_, "what it holds takes more memory than a file of this size may");
+    }
+    left_ -= bytes;
+  }
+
+ private:
+  uint64_t left_;
+  const std::string& path_;
+};
+
+/// About what a list of tensors takes.
+uint64_t memory_of(const std::vector<format::NamedTensor>& tensors) {
+  uint64_t bytes = tensors.size() * sizeof(format::NamedTensor);
+  for (const format::NamedTensor& named : tensors) {
+    bytes += named.name.size() + 16 * (named.tensor.shape.size() + 4);
+    if (named.tensor.record.size() > 15) bytes += named.tensor.record.size() + 16;
+  }
+  return bytes;
+}
+
+/// A number, text, bool or None as JSON; anything else is null too.
+nlohmann::ordered_json scalar(const TorchFile& file, PickleNode node) {
+  switch (file.kind(node)) {
+    case TorchKind::kBool:
+      return file.pickle().boolean(node);
+    case TorchKind::kInt:
+      return file.pickle().integer(node);
+    case TorchKind::kFloat:
+      return file.pickle().number(node);
+    case TorchKind::kText:
+      return std::string(file.pickle().text(node));
+    default:
+      return nullptr;
+  }
+}
+
+/// {module path: {name: scalar}}; what has another form is left out, as nothing reads it.
+nlohmann::ordered_json module_metadata(const TorchFile& file, PickleNode dict, Budget& budget) {
+  constexpr uint64_t kEntryBytes = 256;
+  const PickleNode metadata = file.state_dict_metadata(dict);
+  if (metadata == kNoNode) return nullptr;
+  nlohmann::ordered_json result = nlohmann::ordered_json::object();
+  const auto modules = file.items(metadata);
+  // Appended and not looked up: an ordered object finds a key by going through all of them.
+  auto& members = result.get_ref<nlohmann::ordered_json::object_t&>();
+  for (size_t i = 0; i + 1 < modules.size(); i += 2) {
+    const std::optional<std::string> path = file.key_text(modules[i]);
+    if (!path || !is_utf8(*path) || file.kind(modules[i + 1]) != TorchKind::kDict) continue;
+    budget.charge(kEntryBytes + path->size());
+    nlohmann::ordered_json values = nlohmann::ordered_json::object();
+    const auto items = file.items(modules[i + 1]);
+    for (size_t j = 0; j + 1 < items.size(); j += 2) {
+      const std::optional<std::string> name = file.key_text(items[j]);
+      if (!name || !is_utf8(*name)) continue;
+      budget.charge(kEntryBytes + name->size());
+      values.get_ref<nlohmann::ordered_json::object_t&>().emplace_back(*name, scalar(file, items[j + 1]));
+    }
+    members.emplace_back(*path, std::move(values));
+  }
+  return result;
+}
+
+/// Whether torch::serialize wrote it and not torch.jit: a tree of plain classes `Module` without a method.
+bool is_archive(const TorchFile& file) {
+  if (file.is_training_state()) return true;
+  const format::Pickle& pickle = file.pickle();
+  if (pickle.kind(file.root()) != PickleKind::kObject) return false;
+  const PickleNode type = pickle.object(file.root()).callable;
+  if (pickle.kind(type) != PickleKind::kGlobal || pickle.text(type) != "Module") return false;
+  std::string record = "code/" + std::string(pickle.module(type)) + ".py";
+  std::replace(record.begin() + 5, record.end() - 3, '.', '/');
+  const format::ZipRecord* code = file.zip()->find(record);
+  if (code == nullptr || code->bytes > kMaxCodeBytes) return false;
+  return as_text(file.zip()->read(*code, kMaxCodeBytes)).find("\n  def ") == std::string_view::npos;
+}
+
+Format format_of(const TorchFile& file) {
+  if (file.zip() == nullptr) return Format::kTorchLegacy;
+  if (!file.is_script()) return Format::kTorch;
+  return is_archive(file) ? Format::kArchive : Format::kTorchScript;
+}
+
+std::vector<format::ChecksummedRange> checksums_of(const format::ZipReader& zip) {
+  std::vector<format::ChecksummedRange> ranges;
+  if (zip.crcs_absent()) return ranges;
+  ranges.reserve(zip.records().size());
+  for (const format::ZipRecord& record : zip.records()) {
+    if (!record.deflated) ranges.push_back({record.data_offset, record.stored_bytes, record.crc});
+  }
+  return ranges;
+}
+
+void add_zip(const format::ZipReader& zip, Contents& contents) {
+  contents.checksums = checksums_of(zip);
+  if (zip.crcs_absent()) contents.warnings.emplace_back("its checksums are absent, so it is unverified");
+}
+
+void add_tensors(std::vector<format::NamedTensor> tensors, Contents& contents) {
+  contents.tensors.reserve(tensors.size());
+  for (format::NamedTensor& named : tensors) {
+    contents.tensors.push_back({std::move(named.name), std::move(named.tensor)});
+  }
+}
+
+/// All values in the file that a foreign global made, also beside the weights.
+std::vector<std::string> foreign_values(const TorchFile& file, const std::vector<TorchFile::Global>& globals) {
+  const bool any = std::any_of(globals.begin(), globals.end(), [](const auto& global) { return !global.understood; });
+  return any ? format::tensors_below(file, file.root()).foreign : std::vector<std::string>();
+}
+
+Contents contents_of(TorchFile file, const OpenOptions& options) {
+  Contents contents{.format = format_of(file), .path = file.path(), .tensors = {}, .files = {file.shared_file()}};
+  Budget budget(file.memory_left(), contents.path);
+  contents.globals = file.globals();
+  contents.foreign = foreign_values(file, contents.globals);
+  for (const auto& global : contents.globals) budget.charge(sizeof global + global.name.size());
+  for (const std::string& name : contents.foreign) budget.charge(sizeof name + name.size());
+  if (!contents.foreign.empty()) {
+    contents.warnings.push_back("left out, as made by globals that are not understood: " + listed(contents.foreign));
+  }
+  FoundWeights found = find_weights(file, options);
+  contents.module_metadata = module_metadata(file, found.node, budget);
+  budget.charge(memory_of(found.below.tensors));
+  budget.charge(found.below.tensors.size() * sizeof(Tensor));
+  if (file.zip() != nullptr) {
+    budget.charge(file.zip()->records().size() * sizeof(format::ChecksummedRange));
+    add_zip(*file.zip(), contents);
+  }
+  add_tensors(std::move(found.below.tensors), contents);
+  return contents;
+}
+
+Contents open_pt2(const format::ZipReader& zip, std::shared_ptr<const io::File> file, const OpenOptions& options) {
+  Contents contents{.format = Format::kPt2, .path = file->path(), .tensors = {}, .files = {file}};
+  add_tensors(format::read_pt2(zip), contents);
+  add_zip(zip, contents);
+  keep_wanted(contents, options);
+  return contents;
+}
+
+}  // namespace
+
+Contents open_torch(io::File file, const OpenOptions& options) {
+  const std::string path = file.path();
+  try {
+    return contents_of(TorchFile::open(std::move(file)), options);
+  } catch (const Error& error) {
+    // A zip without a data.pkl; looked at only now, since reading a directory of many records takes its time.
+    if (error.code() != ErrorCode::kUnsupported) throw;
+    const auto shared = std::make_shared<const io::File>(io::File::open(path));
+    const format::ZipReader zip(*shared);
+    if (!format::is_pt2(zip)) throw;
+    return open_pt2(zip, shared, options);
+  }
+}
+
+}  // namespace ckpt::weights
