@@ -3,13 +3,13 @@
 HOW: load     torch.load(weights_only=True)
      mmap     the same with mmap=True
      offsets  the same with places of records computed, not looked up, and checked against the file
-     jit      torch.jit.load, as nested lists of attributes
+     jit      torch.jit.load: {"parameters": [[name, tensor], ...], "buffers": [[name, tensor], ...]}
      safe     safetensors.torch.load_file
 
 A tensor is {"dtype", "shape", "hex": its elements in order, "grad": whether it asks for gradients, "storage": the number
 of its storage, counted as they are met}; a float {"float": its hex form}, a dictionary {"dict": [[key, value], ...],
-"ordered": whether it is an OrderedDict, "metadata": its _metadata}, a tuple {"tuple": [...]}, an object of TorchScript
-{"members": [[name, value], ...]}; what fails to load {"error": why}.
+"ordered": whether it is an OrderedDict, "metadata": its _metadata}, a tuple {"tuple": [...]}; what fails to load
+{"error": why}.
 """
 
 import collections
@@ -52,8 +52,9 @@ def tell(value, storages):
         return {"tuple": [tell(item, storages) for item in value]}
     if isinstance(value, list):
         return [tell(item, storages) for item in value]
-    if hasattr(value, "named_attributes"):
-        return {"members": [[n, tell(v, storages)] for n, v in value.named_attributes(False)]}
+    if isinstance(value, torch.jit.ScriptModule):
+        found = {"parameters": value.named_parameters, "buffers": value.named_buffers}
+        return {k: [[n, tell(t, storages)] for n, t in list_of(remove_duplicate=False)] for k, list_of in found.items()}
     raise TypeError(f"no form for {type(value)}")
 
 
@@ -69,7 +70,7 @@ def read(how, path):
         finally:
             config.load.calculate_storage_offsets = False
     if how == "jit":
-        return torch.jit.load(path)._c
+        return torch.jit.load(path)
     if how == "safe":
         import safetensors.torch
 

@@ -1,6 +1,7 @@
 // Writes an archive of torch::serialize without LibTorch: torch::load and InputArchive::load_from of 1.13 and 2.x read
-// it, and so do torch.jit.load and archive.h. Beside the pickle that holds the values, LibTorch needs `code/__torch__.py`
-// to declare a class for each level, with the type of each member.
+// it, and so do torch.jit.load and archive.h. Beside the pickle that holds the values, LibTorch needs
+// `code/__torch__.py` to declare a class for each level, with the type of each member; levels of the same members share
+// a class.
 #pragma once
 
 #include <functional>
@@ -21,21 +22,24 @@ struct ArchiveToWrite;
 struct TensorPlace {
   size_t index = 0;
 };
-using ArchiveValueToWrite = std::variant<std::monostate, bool, int64_t, double, std::string, TensorPlace,
-                                         std::vector<int64_t>, std::vector<double>, std::vector<TensorPlace>,
-                                         std::shared_ptr<const ArchiveToWrite>>;
+using ArchiveValueToWrite =
+    std::variant<std::monostate, bool, int64_t, double, std::string, TensorPlace, std::vector<int64_t>,
+                 std::vector<double>, std::vector<TensorPlace>, std::shared_ptr<const ArchiveToWrite>>;
 
-/// One level, in order. Names are written as they are: what LibTorch cannot read back (archive.h) is kInvalid.
+/// One level, in order.
 struct ArchiveToWrite {
   std::vector<std::pair<std::string, ArchiveValueToWrite>> members;
 };
 
-/// Appends a whole file. A tensor's `is_parameter` says whether it asks for gradients. kInvalid, kUnsupported as
-/// write_torch; nothing was appended then. The same input gives the same bytes.
+/// Appends a whole file. A tensor's `is_parameter` says whether it is a parameter, and asks for gradients where its
+/// dtype has them. Any name of UTF-8 works, also those that LibTorch's own writer loses (archive.h): classes are
+/// declared so that names are never read as code. kInvalid for names twice in a level, names and texts that are not
+/// UTF-8, places that are no tensor, and more than 1,000 levels inside each other, all of them in details(); else as
+/// write_torch. Nothing was appended then. The same input gives the same bytes.
 void write_archive(io::BlockWriter& writer, const ArchiveToWrite& root, const std::vector<TensorToWrite>& tensors);
 
-/// Levels by the dots in the names of `tensors`, as torch::save(module) writes a tree of modules. kInvalid for names that
-/// LibTorch cannot read back, all of them in details().
+/// Levels by the dots in the names of `tensors`, as torch::save(module) writes a tree of modules. Where a name is also
+/// the beginning of another ("a" and "a.b"), the longer one keeps its dot; so do dots beyond the deepest level.
 ArchiveToWrite archive_of(const std::vector<TensorToWrite>& tensors);
 
 }  // namespace ckpt::format
