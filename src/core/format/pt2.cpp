@@ -354,9 +354,9 @@ std::vector<NamedTensor> read_pt2(const ZipReader& zip) {
   }
   std::vector<const ZipRecord*> tables;
   uint64_t memory = zip.file().stat().bytes + kMemoryBeyondFile;
+  memory -= std::min(memory, zip.memory());
   for (const ZipRecord& record : zip.records()) {
     if (is_table(record)) tables.push_back(&record);
-    memory -= std::min<uint64_t>(memory, sizeof record + 16 + record.name.size());
   }
   if (tables.empty()) {
     throw Error(ErrorCode::kUnsupported, path, "it holds no table of weights (data/weights/*_weights_config.json)");
