@@ -12,11 +12,21 @@
 
 namespace ckpt::fuzz {
 
+/// Where files of a run may lie for a while.
+inline std::string temporary_base() {
+  const char* base = ::getenv("TMPDIR");
+  return base != nullptr && *base != '\0' ? base : "/tmp";
+}
+
+inline std::string temporary_folder() {
+  std::string path = temporary_base() + "/ckpt-fuzz-XXXXXX";
+  if (::mkdtemp(path.data()) == nullptr) ::abort();
+  return path;
+}
+
 class MemoryFile {
  public:
-  MemoryFile() {
-    const char* base = ::getenv("TMPDIR");
-    path_ = std::string(base != nullptr && *base != '\0' ? base : "/tmp") + "/ckpt-fuzz-XXXXXX";
+  explicit MemoryFile(const std::string& folder = temporary_base()) : path_(folder + "/ckpt-fuzz-XXXXXX") {
     fd_ = ::mkstemp(path_.data());
     if (fd_ < 0) ::abort();
   }
