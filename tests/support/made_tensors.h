@@ -21,6 +21,23 @@ inline std::vector<DType> plain_dtypes() {
   return dtypes;
 }
 
+/// Names that LibTorch's own writer loses, and others that a parser could take for something else.
+inline std::vector<std::string> odd_names() {
+  std::vector<std::string> names = {"",         " ",       "with blank", "with/slash", "1",      "\xc3\xa9\xe6\xbc\xa2",
+                                    "it's",     "\"",      "\"\"\"",     "\\",         "\\\"",   "a\nb",
+                                    "tab\t",    "\x7f",    "\x01",       "per%25cent", "#",      "]",
+                                    "class",    "None",    "NoneType",   "True",       "Tensor", "int",
+                                    "List",     "Module",  "__torch__",  "inf",        "self",   "forward",
+                                    "training", "_c",      "state_dict", "\\101",      "\\n",    "__annotations__",
+                                    "lambda",   "__init__"};
+  for (const char* name :
+       {"__parameters__", "__buffers__", "__forward_hooks__", "__forward_pre_hooks__", "__getstate__"}) {
+    names.emplace_back(name);
+  }
+  names.push_back(std::string("nul\0byte", 8));
+  return names;
+}
+
 /// A list to write, and the bytes that it refers to.
 class MadeTensors {
  public:

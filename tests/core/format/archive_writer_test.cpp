@@ -68,23 +68,6 @@ class ArchiveWriterTest : public testing::Test {
   test::TempDir dir_;
 };
 
-/// Names that LibTorch's own writer loses, and others that a parser could take for something else.
-std::vector<std::string> odd_names() {
-  std::vector<std::string> names = {"",         " ",       "with blank", "with/slash", "1",      "\xc3\xa9\xe6\xbc\xa2",
-                                    "it's",     "\"",      "\"\"\"",     "\\",         "\\\"",   "a\nb",
-                                    "tab\t",    "\x7f",    "\x01",       "per%25cent", "#",      "]",
-                                    "class",    "None",    "NoneType",   "True",       "Tensor", "int",
-                                    "List",     "Module",  "__torch__",  "inf",        "self",   "forward",
-                                    "training", "_c",      "state_dict", "\\101",      "\\n",    "__annotations__",
-                                    "lambda",   "__init__"};
-  for (const char* name :
-       {"__parameters__", "__buffers__", "__forward_hooks__", "__forward_pre_hooks__", "__getstate__"}) {
-    names.emplace_back(name);
-  }
-  names.push_back(std::string("nul\0byte", 8));
-  return names;
-}
-
 TEST_F(ArchiveWriterTest, WritesEveryDtypeShapeAndTie) {
   test::MadeTensors made;
   for (const DType dtype : test::plain_dtypes()) made.add(std::string(name(dtype)), dtype, {2, 3});
@@ -149,7 +132,7 @@ TEST_F(ArchiveWriterTest, MakesLevelsOfDotsUnlessANameIsInTheWay) {
 
 TEST_F(ArchiveWriterTest, WritesAnyNameOfUtf8) {
   test::MadeTensors made;
-  for (const std::string& name : odd_names()) {
+  for (const std::string& name : test::odd_names()) {
     made.add(name, DType::kFloat32, {1});
     made.add("level." + name, DType::kFloat32, {1}).is_parameter = true;
   }
@@ -242,7 +225,7 @@ TEST_F(ArchiveWriterTest, PythonReadsWhatWasWritten) {
   for (const DType dtype : test::plain_dtypes()) made.add(std::string(name(dtype)), dtype, {2, 2});
   made.add("net.weight", DType::kFloat32, {3, 2}).is_parameter = true;
   made.tie("net.tied", made.list().size() - 1);
-  for (const std::string& name : odd_names()) made.add("odd." + name, DType::kFloat32, {1}).is_parameter = true;
+  for (const std::string& name : test::odd_names()) made.add("odd." + name, DType::kFloat32, {1}).is_parameter = true;
   const auto read = test::read_with_torch({"jit:" + write("x.pt", made.list())});
   // Parameters first, so storages are counted in that order.
   Json parameters = Json::array(), buffers = Json::array();
