@@ -17,12 +17,12 @@ std::string_view Pickle::module(PickleNode node) const { return text(static_cast
 
 std::span<const PickleNode> Pickle::items(PickleNode node) const {
   const Node& value = nodes_[node];
-  return std::span(children_).subspan(value.a, static_cast<uint32_t>(value.b));
+  return children_.at(value.a, static_cast<uint32_t>(value.b));
 }
 
 uint64_t Pickle::memory() const {
   // A growing vector holds its old and its new block at once.
-  return 3 * sizeof(PickleNode) * (children_.size() + globals_.size()) + nodes_.size() * sizeof(Node) +
+  return 3 * sizeof(PickleNode) * globals_.size() + children_.memory() + nodes_.size() * sizeof(Node) +
          objects_.size() * sizeof(PickleObject) + 3 * owned_.size();
 }
 

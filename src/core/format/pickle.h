@@ -16,6 +16,7 @@
 #include <vector>
 
 #include "core/base/bytes.h"
+#include "core/format/pickle_arena.h"
 
 namespace ckpt::format {
 
@@ -37,8 +38,6 @@ enum class PickleKind : uint8_t {
   kPersistent,  ///< a persistent id: items() holds the id alone
 };
 
-/// A value of a Pickle.
-using PickleNode = uint32_t;
 inline constexpr PickleNode kNoNode = UINT32_MAX;
 
 /// A call that was never made, and what the stream did to its result.
@@ -101,7 +100,7 @@ class Pickle {
   std::vector<std::byte> bytes_;
   std::string owned_;       // texts that do not stand in bytes_ as they are
   std::deque<Node> nodes_;  // a deque never copies what it holds to grow
-  std::vector<PickleNode> children_;
+  PickleArena children_;
   std::deque<PickleObject> objects_;
   std::vector<PickleNode> globals_;
   PickleNode root_ = kNoNode;

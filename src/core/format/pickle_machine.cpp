@@ -25,10 +25,11 @@ Pickle Pickle::parse(std::vector<std::byte> bytes, const std::string& path, uint
 PickleMachine::PickleMachine(Pickle& pickle, const std::string& path, uint64_t base, uint64_t memory)
     : pickle_(pickle), path_(path), base_(base), memory_(memory) {
   if (pickle_.bytes_.size() > kMaxStreamBytes) fail("a pickle of more than 1 GiB");
+  integers_.fill(kNoNode);
   none_ = add(Kind::kNone, 0, 0);
   true_ = add(Kind::kBool, 0, 1);
   false_ = add(Kind::kBool, 0, 0);
-  empty_tuple_ = add(Kind::kTuple, 0, 0);
+  empty_tuple_ = add(Kind::kTuple, add_items(0), 0);
 }
 
 void PickleMachine::run() {
@@ -60,8 +61,8 @@ void PickleMachine::unsupported(const std::string& message) const {
 }
 
 void PickleMachine::check_memory() const {
-  const uint64_t slots = stack_.size() + memo_.size() + 2 * marks_.size();
-  if (pickle_.memory() + 3 * sizeof(Node) * slots > memory_) {
+  const uint64_t slots = 3 * (stack_.size() + 2 * marks_.size()) + memo_.size();
+  if (pickle_.memory() + sizeof(Node) * slots > memory_) {
     fail("pickle: its values take more than the " + std::to_string(memory_) + " bytes allowed");
   }
 }
@@ -92,13 +93,20 @@ PickleNode PickleMachine::add_owned(Kind kind, std::string_view text) {
   return add(kind, 1, offset << 32 | text.size());
 }
 
+uint32_t PickleMachine::add_items(uint64_t size) {
+  const uint32_t place = pickle_.children_.add(size);
+  if (place == UINT32_MAX) fail("pickle: its containers hold more than can be numbered");
+  check_memory();
+  return place;
+}
+
 PickleNode PickleMachine::add_container(Kind kind, size_t first_on_stack) {
-  const auto first = static_cast<uint32_t>(pickle_.children_.size());
   const uint64_t size = stack_.size() - first_on_stack;
-  pickle_.children_.insert(pickle_.children_.end(), stack_.begin() + static_cast<ptrdiff_t>(first_on_stack),
-                           stack_.end());
+  const uint32_t place = add_items(size);
+  std::copy(stack_.begin() + static_cast<ptrdiff_t>(first_on_stack), stack_.end(),
+            pickle_.children_.at(place, size).begin());
   stack_.resize(first_on_stack);
-  return add(kind, first, size << 32 | size);
+  return add(kind, place, size << 32 | size);
 }
 
 PickleNode PickleMachine::add_global(Node module, Node name) {
@@ -116,23 +124,21 @@ PickleNode PickleMachine::add_object(Node callable, Node arguments, Node keyword
 
 void PickleMachine::append(Node container, std::span<const Node> items) {
   Pickle::Node& node = pickle_.nodes_[container];
-  std::vector<Node>& children = pickle_.children_;
+  PickleArena& children = pickle_.children_;
   const uint64_t size = static_cast<uint32_t>(node.b), capacity = node.b >> 32;
   const uint64_t wanted = size + items.size();
   if (wanted > capacity) {
     // In place at the end of the arena, else moved there with room to grow: linear in all, however lists take turns.
-    const uint64_t room = node.a + capacity == children.size() ? wanted : std::max(wanted, 2 * capacity);
-    if (node.a + capacity != children.size()) {
-      const size_t from = node.a;
-      node.a = static_cast<uint32_t>(children.size());
-      children.resize(children.size() + static_cast<size_t>(room), none_);
-      std::copy_n(children.begin() + static_cast<ptrdiff_t>(from), size, children.begin() + node.a);
-    } else {
-      children.resize(static_cast<size_t>(node.a + room), none_);
+    uint64_t room = wanted;
+    if (!children.extend(node.a, capacity, wanted)) {
+      room = std::max(wanted, 2 * capacity);
+      const uint32_t place = add_items(room);
+      std::copy_n(children.at(node.a, size).begin(), size, children.at(place, size).begin());
+      node.a = place;
     }
     node.b = room << 32 | size;
   }
-  std::copy(items.begin(), items.end(), children.begin() + node.a + static_cast<ptrdiff_t>(size));
+  std::copy(items.begin(), items.end(), children.at(node.a, wanted).begin() + static_cast<ptrdiff_t>(size));
   node.b = (node.b >> 32) << 32 | wanted;
 }
 
@@ -142,8 +148,15 @@ PickleNode PickleMachine::items_of(Node target, Kind kind) {
   if (target_kind != Kind::kObject || kind == Kind::kSet) fail("pickle: items for a value that can take none");
   PickleObject& object = pickle_.objects_[pickle_.nodes_[target].a];
   Node& items = kind == Kind::kList ? object.list : object.dict;
-  if (items == kNoNode) items = add(kind, static_cast<uint32_t>(pickle_.children_.size()), 0);
+  if (items == kNoNode) items = add(kind, add_items(0), 0);
   return items;
+}
+
+// Sizes, strides and offsets are the same few numbers all over: those met lately are not made again.
+void PickleMachine::push_int(int64_t value) {
+  Node& known = integers_[static_cast<uint64_t>(value) % integers_.size()];
+  if (known == kNoNode || pickle_.integer(known) != value) known = add(Kind::kInt, 0, static_cast<uint64_t>(value));
+  push(known);
 }
 
 void PickleMachine::push(Node node) { stack_.push_back(node); }

@@ -2,6 +2,8 @@
 // pickle_text.cpp need it.
 #pragma once
 
+#include <array>
+#include <deque>
 #include <string>
 #include <vector>
 
@@ -41,6 +43,7 @@ class PickleMachine {
   Node add(Kind kind, uint32_t a, uint64_t b);
   Node add_text(Kind kind, ByteView in_stream);
   Node add_owned(Kind kind, std::string_view text);
+  uint32_t add_items(uint64_t size);
   Node add_container(Kind kind, size_t first_on_stack);
   Node add_global(Node module, Node name);
   Node add_object(Node callable, Node arguments, Node keywords, bool is_new);
@@ -49,7 +52,7 @@ class PickleMachine {
   Node items_of(Node target, Kind kind);
 
   void push(Node node);
-  void push_int(int64_t value) { push(add(Kind::kInt, 0, static_cast<uint64_t>(value))); }
+  void push_int(int64_t value);
   void push_long(ByteView bytes);
   Node pop();
   Node top() const;
@@ -73,7 +76,8 @@ class PickleMachine {
   size_t opcode_position_ = 0;
   std::vector<Node> stack_;
   std::vector<size_t> marks_;
-  std::vector<Node> memo_;
+  std::deque<Node> memo_;  // never copies what it holds to grow
+  std::array<Node, 1024> integers_;
   uint64_t memoized_ = 0;
   Node none_, true_, false_, empty_tuple_;
 };

@@ -3,6 +3,7 @@
 // A file chooses how deep its values nest, and how often each is used: ten lists that hold the next one ten times are
 // ten thousand million ways. So the first pass visits each value once, and keeps of each container only what has
 // tensors below it; the second takes every way, and each of its steps leads to a tensor.
+#include <deque>
 #include <unordered_map>
 
 #include "core/base/checked.h"
@@ -71,8 +72,9 @@ class Collector {
 
   const TorchFile& file_;
   uint64_t memory_;
-  std::vector<Entry> pending_;  // of the containers on the way, the innermost last
-  std::vector<Entry> entries_;
+  // Deques never copy what they hold to grow.
+  std::deque<Entry> pending_;  // of the containers on the way, the innermost last
+  std::deque<Entry> entries_;
   std::unordered_map<PickleNode, Level> levels_;
   std::string name_;
   TensorsBelow result_;
@@ -131,7 +133,7 @@ void Collector::add_next(std::vector<Visit>& visits) {
     if (known->second.size == 0) return void(visit.next += visit.step);
   }
   if (is_container(kind) || kind == TorchKind::kTensor || kind == TorchKind::kForeign) {
-    charge(6 * sizeof(Entry));  // a vector that grows holds its old and its new block at once, and there are two
+    charge(2 * sizeof(Entry));  // there, and among the entries
     const PickleNode key = is_list ? kNoNode : visit.items[visit.next];
     pending_.push_back({key, static_cast<uint32_t>(visit.next), value, kind});
   }

@@ -43,7 +43,8 @@ Pickle TorchFile::Impl::parse(std::vector<std::byte> bytes, uint64_t offset) {
 
 void TorchFile::Impl::open_zip() {
   zip = std::make_unique<ZipReader>(*file);
-  charge(zip->memory() + zip->records().size() * sizeof(uint32_t));
+  const uint64_t places = zip->records().size() * sizeof(uint32_t);
+  charge(zip->memory() + places);
   const ZipRecord* record = zip->find("data.pkl");
   if (!record) fail(ErrorCode::kUnsupported, "a zip that torch.save did not write: it holds no record \"data.pkl\"");
   big_endian = read_big_endian(*zip);
@@ -53,6 +54,8 @@ void TorchFile::Impl::open_zip() {
   storage_of_record.assign(zip->records().size(), UINT32_MAX);
   pickle = parse(zip->read(*record, std::min(memory, kMaxPickleBytes)), record->data_offset);
   index_pickle();
+  storage_of_record = {};
+  memory += places;
 }
 
 void TorchFile::Impl::index_pickle() {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <algorithm>
+#include <deque>
 #include <memory>
 #include <optional>
 #include <span>
@@ -16,6 +17,8 @@
 namespace ckpt::format {
 
 inline constexpr uint64_t kMaxPickleBytes = uint64_t{1} << 30;
+
+inline constexpr uint64_t kKeyBytes = 64;  ///< that a key takes in a hash map
 
 /// The bytes of one key of persistent ids.
 struct TorchStorage {
@@ -67,10 +70,11 @@ struct TorchFile::Impl {
   uint64_t memory = 0;  ///< what may still be taken
 
   std::vector<TorchGlobal> meanings;  // of pickle.globals()
-  std::vector<TorchStorage> storages;
-  std::vector<TorchStorageUse> storage_uses;                      // in the order of their nodes
-  std::vector<uint32_t> storage_of_record;                        // zip: place in storages of each record
-  std::unordered_map<std::string_view, uint32_t> storage_of_key;  // legacy
+  std::deque<TorchStorage> storages;
+  std::vector<TorchStorageUse> storage_uses;  // in the order of their nodes
+  // Places in storages, while they are found: of each record of a zip; of the keys of a legacy file.
+  std::vector<uint32_t> storage_of_record;
+  std::unordered_map<std::string_view, uint32_t> storage_of_key;
 
   struct Range {
     size_t first = 0;

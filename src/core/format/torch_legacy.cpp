@@ -12,7 +12,7 @@ namespace {
 constexpr std::string_view kMagic = "\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19";  // 0x1950a86a20f9469cfc6c
 constexpr int64_t kProtocol = 1001;
 constexpr uint64_t kMaxHeadBytes = 65536;  // of each of the three pickles before the object
-// Storages are far apart where they are large, so little is read ahead of their counts.
+// What is read at once of the counts before storages: small ones stand close together; of large ones, each is alone.
 constexpr size_t kCountChunk = 4096;
 
 PickleNode value_at(const Pickle& pickle, PickleNode dict, std::string_view key) {
@@ -66,13 +66,15 @@ void TorchFile::Impl::open_legacy() {
   const uint64_t before = memory;
   const Pickle keys = next(std::min(memory, kMaxPickleBytes));
   place_storages(keys, offset);
-  memory = before;  // the list of keys is not kept
+  memory = before + storage_of_key.size() * kKeyBytes;  // neither list of keys is kept
+  storage_of_key = {};
 }
 
 /// `keys` is the order of the storages, which begin at `offset`.
 void TorchFile::Impl::place_storages(const Pickle& keys, uint64_t offset) {
   if (keys.kind(keys.root()) != PickleKind::kList) corrupt("legacy file: expected a list of the storages' keys");
-  Window window(*file, file_bytes, kCountChunk);
+  const uint64_t distance = (file_bytes - offset) / std::max<size_t>(storages.size(), 1);
+  Window window(*file, file_bytes, distance < kCountChunk / 2 ? kCountChunk : sizeof(uint64_t));
   for (PickleNode node : keys.items(keys.root())) {
     if (keys.kind(node) != PickleKind::kText) corrupt("legacy file: a storage's key is no text");
     const std::string_view key = keys.text(node);

@@ -49,7 +49,7 @@ uint32_t TorchFile::Impl::storage_place(const TorchStorageId& id) {
   if (!zip) {
     const auto [at, is_new] = storage_of_key.try_emplace(id.key, next);
     if (is_new) {
-      charge(3 * sizeof(TorchStorage) + 64);
+      charge(sizeof(TorchStorage) + kKeyBytes);
       const auto bytes = checked_mul(id.elements, width(*id.dtype));
       if (!bytes || *bytes > file_bytes) {
         corrupt("storage " + quote(id.key) + ": " + std::to_string(id.elements) + " elements of " +
@@ -65,7 +65,7 @@ uint32_t TorchFile::Impl::storage_place(const TorchStorageId& id) {
   if (record->deflated) fail(ErrorCode::kUnsupported, "zip record " + quote(record_name) + " of a tensor is deflated");
   uint32_t& place = storage_of_record[static_cast<size_t>(record - zip->records().data())];
   if (place == UINT32_MAX) {
-    charge(3 * sizeof(TorchStorage));
+    charge(sizeof(TorchStorage));
     place = next;
     storages.push_back({record->data_offset, record->bytes, id.elements, *id.dtype, record});
   }
@@ -83,14 +83,14 @@ void TorchFile::Impl::add_storage_use(PickleNode node) {
   }
   const uint32_t place = storage_place(*id);
   const TorchStorage& storage = storages[place];
-  const std::string where = zip ? "zip record " + quote(storage.record->name) : "storage " + quote(id->key);
+  const auto where = [&] { return zip ? "zip record " + quote(storage.record->name) : "storage " + quote(id->key); };
   // torch refuses to write it with two dtypes, unless there is nothing in it.
   if (storage.dtype != *id->dtype && (id->elements != 0 || storage.elements != 0)) {
-    corrupt(where + " is used as " + std::string(name(storage.dtype)) + " and as " + std::string(name(*id->dtype)));
+    corrupt(where() + " is used as " + std::string(name(storage.dtype)) + " and as " + std::string(name(*id->dtype)));
   }
   // A record may hold a broken element more, of a storage that was made for other elements.
   if (zip ? storage.bytes / width(*id->dtype) != id->elements : storage.elements != id->elements) {
-    corrupt(where + ": expected " + std::to_string(id->elements) + " elements of " + std::string(name(*id->dtype)) +
+    corrupt(where() + ": expected " + std::to_string(id->elements) + " elements of " + std::string(name(*id->dtype)) +
             ", found " + std::to_string(storage.bytes) + " bytes");
   }
   storage_uses.push_back({.node = node,

@@ -7,8 +7,6 @@
 namespace ckpt::format {
 namespace {
 
-constexpr uint64_t kMapEntryBytes = 64;
-
 std::span<const PickleNode> sequence(const Pickle& pickle, PickleNode node) {
   if (node == kNoNode) return {};
   const PickleKind kind = pickle.kind(node);
@@ -64,7 +62,7 @@ void TorchFile::Impl::index_objects() {
 
 TorchFile::Impl::Range TorchFile::Impl::begin_items(size_t size) {
   // A vector that grows holds its old and its new block at once.
-  charge(3 * sizeof(PickleNode) * size + kMapEntryBytes);
+  charge(3 * sizeof(PickleNode) * size + kKeyBytes);
   return {made_items.size(), 0};
 }
 

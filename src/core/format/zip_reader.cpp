@@ -18,8 +18,9 @@ constexpr uint16_t kDeflated = 8;
 constexpr uint16_t kKnownFlags = 0x0002 | 0x0004 | zip::kFlagDescriptor | zip::kFlagUtf8;
 // Below this, no file can hold an entry: its two headers and two copies of a name like "a/b".
 constexpr uint64_t kLeastBytesOfEntry = zip::kLocalHeaderBytes + zip::kCentralHeaderBytes + 2;
-// Local headers are far apart where records are large, so little is read ahead.
+// What is read at once of local headers: those of small records stand close together; of large ones, each is alone.
 constexpr size_t kLocalChunk = 4096;
+constexpr size_t kLoneHeaderChunk = 512;
 constexpr size_t kDirectoryChunk = 65536;
 
 [[noreturn]] void fail(const io::File& file, uint64_t offset, const std::string& message) {
@@ -62,24 +63,24 @@ ZipRecord record_of(const io::File& file, const zip::CentralHeader& header, uint
   if (const char* wrong = wrong_with_name(header.name)) {
     fail(file, offset, "zip: the name " + quote(header.name) + " " + wrong);
   }
-  const std::string where = "zip record " + quote(header.name) + ": ";
+  const auto where = [&] { return "zip record " + quote(header.name) + ": "; };
   if ((header.repeated.flags & ~kKnownFlags) != 0 || (header.method != kStored && header.method != kDeflated)) {
     throw Error(ErrorCode::kUnsupported, file.path(),
-                where + "flags " + std::to_string(header.repeated.flags) + " and method " +
+                where() + "flags " + std::to_string(header.repeated.flags) + " and method " +
                     std::to_string(header.method) + ": encrypted, or neither stored nor deflated",
                 {.offset = offset});
   }
   const size_t slash = header.name.find('/');
   if (top.empty()) top = header.name.substr(0, slash);
   if (header.name.substr(0, slash) != top) {
-    fail(file, offset, where + "is not in the folder " + quote(top) + " as the others are");
+    fail(file, offset, where() + "is not in the folder " + quote(top) + " as the others are");
   }
   if (header.method == kStored && header.stored_bytes != header.bytes) {
     fail(file, offset,
-         where + "stored as it is, but " + std::to_string(header.bytes) + " bytes are said to take " +
+         where() + "stored as it is, but " + std::to_string(header.bytes) + " bytes are said to take " +
              std::to_string(header.stored_bytes));
   }
-  if (header.name.back() == '/' && header.bytes != 0) fail(file, offset, where + "a folder that holds bytes itself");
+  if (header.name.back() == '/' && header.bytes != 0) fail(file, offset, where() + "a folder that holds bytes itself");
   return {.name = std::string(header.name.substr(slash + 1)),
           .header_offset = header.header_offset,
           .stored_bytes = header.stored_bytes,
@@ -153,11 +154,11 @@ void check_local_header(const io::File& file, Window& window, ZipRecord& record,
 /// What lies between a record's data and the next header: nothing, or a data descriptor (4.3.9), which may lack its
 /// signature and may have sizes of 32 or 64 bits.
 void check_gap(const io::File& file, Window& window, const ZipRecord& record, bool descriptor, uint64_t next) {
-  const std::string where = "zip record " + quote(record.name) + ": ";
+  const auto where = [&] { return "zip record " + quote(record.name) + ": "; };
   const std::optional<uint64_t> end = checked_add(record.data_offset, record.stored_bytes);
   if (!end || *end > next) {
     fail(file, record.header_offset,
-         where + "its " + std::to_string(record.stored_bytes) + " bytes reach past " + std::to_string(next) +
+         where() + "its " + std::to_string(record.stored_bytes) + " bytes reach past " + std::to_string(next) +
              ", where the next record or the directory begins");
   }
   const uint64_t gap = next - *end;
@@ -166,14 +167,14 @@ void check_gap(const io::File& file, Window& window, const ZipRecord& record, bo
     return;
   }
   if (gap != 12 && gap != 16 && gap != 20 && gap != 24) {
-    fail(file, *end, where + "expected a data descriptor of 12 to 24 bytes after it, found " + std::to_string(gap));
+    fail(file, *end, where() + "expected a data descriptor of 12 to 24 bytes after it, found " + std::to_string(gap));
   }
   const bool is_signed = gap == 16 || gap == 24, wide = gap >= 20;
   Cursor cursor(window.view(*end, static_cast<size_t>(gap)), file.path(), *end);
   if ((is_signed && cursor.le<uint32_t>() != zip::kDescriptorSignature) || cursor.le<uint32_t>() != record.crc ||
       (wide ? cursor.le<uint64_t>() : cursor.le<uint32_t>()) != record.stored_bytes ||
       (wide ? cursor.le<uint64_t>() : cursor.le<uint32_t>()) != record.bytes) {
-    fail(file, *end, where + "its data descriptor and the directory disagree");
+    fail(file, *end, where() + "its data descriptor and the directory disagree");
   }
 }
 
@@ -210,7 +211,8 @@ ZipReader::ZipReader(const io::File& file) : file_(file) {
     fail(file, 0,
          "zip: " + std::to_string(records_[order.front()].header_offset) + " bytes lie before the first record");
   }
-  Window window(file, directory_offset_, kLocalChunk);
+  const uint64_t distance = directory_offset_ / records_.size();
+  Window window(file, directory_offset_, distance < kLocalChunk / 2 ? kLocalChunk : kLoneHeaderChunk);
   for (size_t i = 0; i < order.size(); ++i) {
     ZipRecord& record = records_[order[i]];
     const zip::Repeated& repeated = directory.repeated[order[i]];
