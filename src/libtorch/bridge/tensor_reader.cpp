@@ -4,11 +4,12 @@
 #include <ATen/core/grad_mode.h>
 
 #include <algorithm>
-#include <cstring>
 #include <vector>
 
 #include "ckpt/error.h"
 #include "core/base/parallel.h"
+#include "core/weights/convert.h"
+#include "core/weights/gather.h"
 #include "libtorch/bridge/tensors.h"
 
 namespace ckpt::bridge {
@@ -50,22 +51,6 @@ std::span<std::byte> bytes_of(const at::Tensor& tensor) {
   return {static_cast<std::byte*>(tensor.data_ptr()), tensor.nbytes()};
 }
 
-// Elements as they are in a file, moved about without regard to what they mean.
-at::ScalarType bits_type(DType dtype) {
-  switch (width(dtype)) {
-    case 1:
-      return at::kByte;
-    case 2:
-      return at::kShort;
-    case 4:
-      return at::kInt;
-    case 8:
-      return at::kLong;
-    default:
-      return at::kComplexDouble;
-  }
-}
-
 // Elements as a file has them -> as memory has them.
 void normalise(std::span<std::byte> elements, const format::StoredTensor& stored) {
   if (stored.big_endian) swap_byte_order(elements, stored.dtype);
@@ -76,6 +61,14 @@ void normalise(std::span<std::byte> elements, const format::StoredTensor& stored
 
 // `elements`: those of `live`, row-major.
 void put(std::span<std::byte> elements, DType from, const at::Tensor& live) {
+  const auto to = dtype_of(live.scalar_type());
+  if (from != to && to && is_floating(from) && is_floating(*to)) {
+    if (is_plain(live)) return weights::convert_elements(elements, from, bytes_of(live), *to);
+    const at::Tensor converted = at::empty(live.sizes(), at::TensorOptions(live.scalar_type()));
+    weights::convert_elements(elements, from, bytes_of(converted), *to);
+    live.copy_(converted);
+    return;
+  }
   const auto type = scalar_type_of(from);
   if (!type) throw Error(ErrorCode::kUnsupported, "", "this LibTorch has no " + std::string(name(from)));
   live.copy_(at::from_blob(elements.data(), live.sizes(), at::TensorOptions(*type)));
@@ -84,6 +77,13 @@ void put(std::span<std::byte> elements, DType from, const at::Tensor& live) {
 std::vector<std::byte> read_elements(const io::File& file, const format::StoredTensor& stored, uint64_t offset,
                                      uint64_t bytes) {
   std::vector<std::byte> elements = file.read_at(offset, bytes);
+  normalise(elements, stored);
+  return elements;
+}
+
+std::vector<std::byte> read_all(const io::File& file, const format::StoredTensor& stored) {
+  std::vector<std::byte> elements(stored.bytes);
+  weights::gather(file, stored, elements);
   normalise(elements, stored);
   return elements;
 }
@@ -107,20 +107,6 @@ void read_rows(const io::File& file, const format::StoredTensor& stored, uint64_
   put(elements, stored.dtype, live);
 }
 
-// All elements, row-major, of a type of the same width: where the file has gaps or swapped axes, it is read from the
-// first to the last element, and LibTorch picks.
-at::Tensor read_bits(const io::File& file, const format::StoredTensor& stored) {
-  uint64_t last = 0;
-  for (size_t i = 0; i < stored.shape.size(); ++i) {
-    last += static_cast<uint64_t>(stored.shape[i] - 1) * static_cast<uint64_t>(stored.strides[i]);
-  }
-  const at::Tensor extent = at::empty({static_cast<int64_t>(last + 1)}, at::TensorOptions(bits_type(stored.dtype)));
-  file.read_at(stored.file_offset, bytes_of(extent));
-  at::Tensor bits = extent.as_strided(stored.shape, stored.strides).contiguous();
-  normalise(bytes_of(bits), stored);
-  return bits;
-}
-
 void read_piece(const io::File& file, const Piece& piece) {
   const at::NoGradGuard no_grad;  // a setting of each thread
   const format::StoredTensor& stored = *piece.target->stored;
@@ -138,8 +124,10 @@ void read_piece(const io::File& file, const Piece& piece) {
     }
     case Way::kByRows:
       return read_rows(file, stored, stored.file_offset, live);
-    case Way::kWhole:
-      return put(bytes_of(read_bits(file, stored)), stored.dtype, live);
+    case Way::kWhole: {
+      std::vector<std::byte> elements = read_all(file, stored);
+      return put(elements, stored.dtype, live);
+    }
   }
 }
 
@@ -174,10 +162,7 @@ bool same_values(const format::StoredTensor& a, const io::File& file_a, const fo
                  const io::File& file_b) {
   if (a.dtype != b.dtype || a.shape != b.shape) return false;
   if (&file_a == &file_b && a.file_offset == b.file_offset && a.strides == b.strides) return true;
-  if (a.elements == 0) return true;
-  const at::NoGradGuard no_grad;
-  const at::Tensor x = read_bits(file_a, a), y = read_bits(file_b, b);
-  return std::memcmp(x.data_ptr(), y.data_ptr(), x.nbytes()) == 0;
+  return read_all(file_a, a) == read_all(file_b, b);
 }
 
 }  // namespace ckpt::bridge
