@@ -1,0 +1,44 @@
+// What a ModelState holds, and the two ways out of it.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <optional>
+#include <string>
+#include <string_view>
+#include <unordered_map>
+#include <vector>
+
+#include "ckpt/model_state.h"
+#include "core/weights/weights.h"
+#include "libtorch/model/match.h"
+
+namespace ckpt {
+
+struct ModelState::Impl {
+  std::optional<weights::Weights> file;
+  StateDict live;  ///< where there is no file
+  std::vector<TensorInfo> tensors;
+  std::unordered_map<std::string_view, size_t> by_name;  ///< places in `tensors`, whose names it refers to
+  std::string path;
+
+  /// Fills by_name; a name that is there twice, or nullptr.
+  const std::string* index();
+  /// kNotFound.
+  size_t place_of(std::string_view name) const;
+};
+
+namespace model {
+
+/// Names of live tensors and how they are found: options, compiled. kInvalid for a bad pattern.
+LoadReport load(const weights::Weights& file, const StateDict& live, const WeightLoadOptions& options);
+LoadReport copy(const StateDict& from, const StateDict& live, const WeightLoadOptions& options);
+
+/// The first tensor of the list that each is another name of: same memory, dtype, shape and strides; -1 where it is
+/// none.
+std::vector<int64_t> ties_of(const StateDict& tensors);
+
+unsigned threads_of(unsigned wanted);
+
+}  // namespace model
+}  // namespace ckpt
