@@ -292,32 +292,4 @@ WrittenFile write_file(const Directory& directory, std::string_view name, ByteVi
   }
 }
 
-WrittenFile replace_file(const std::string& path, const std::function<void(BlockWriter&)>& produce) {
-  const std::string name = file_name(path);
-  if (name.empty() || name == "." || name == "..") throw Error(ErrorCode::kIo, path, "is a directory, expected a file");
-  const Directory directory = Directory::open(parent_path(path));
-  // Of a name near the limit of 255 bytes, only a part fits before the suffix.
-  const std::string temporary = name.substr(0, 200) + ".tmp-" + random_name();
-  File file = directory.create(temporary);
-  WrittenFile written;
-  try {
-    BlockWriter writer(std::move(file));
-    produce(writer);
-    written = writer.finish(mode_of_umask(0666));
-    directory.rename(temporary, name);
-  } catch (...) {
-    try {
-      directory.remove_file(temporary);
-    } catch (const Error&) {  // the first error is the one to tell
-    }
-    throw;
-  }
-  try {
-    directory.sync();
-  } catch (const Error& error) {
-    throw Error(ErrorCode::kIo, path, "replaced, but it may not outlast a power cut: " + std::string(error.what()));
-  }
-  return written;
-}
-
 }  // namespace ckpt::io

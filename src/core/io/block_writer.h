@@ -51,10 +51,24 @@ class BlockWriter {
 /// Writes, fsyncs and closes a new file of mode 0600; returns what a manifest says of it. On an error it is removed.
 WrittenFile write_file(const Directory& directory, std::string_view name, ByteView bytes);
 
-/// Replaces `path` with what `produce(writer)` appends: a temporary file `<name>.tmp-<32 hex>` beside it, fsync, rename,
-/// fsync of the parent. Atomic and durable; the mode is 0666 less the umask; a link of that name is replaced, not
-/// followed. On an error the old file is as it was and the temporary is gone, except that when the last fsync fails
+/// Replaces `path` with what `produce(writer)` appends: a temporary file `<name>.tmp-<32 hex>` beside it, fsync,
+/// rename, fsync of the parent. Atomic and durable; the mode is 0666 less the umask; a link of that name is replaced,
+/// not followed. On an error the old file is as it was and the temporary is gone, except that when the last fsync fails
 /// the new file has the name already, and the error says that this may not last.
 WrittenFile replace_file(const std::string& path, const std::function<void(BlockWriter&)>& produce);
+
+struct NewFile {
+  std::string name;
+  std::function<void(BlockWriter&)> produce;
+};
+
+/// The same for several files in `directory`, of which the last leads to the others (an index and its shards): it
+/// appears when they are durable, and at no time leads to others than its own. An error while they are written leaves
+/// all as it was.
+///   1 every file under a temporary name, fsync and checked close
+///   2 the old file of the last one's name removed, where there is one; fsync of the directory
+///   3 all but the last renamed; fsync of the directory
+///   4 the last renamed; fsync of the directory
+void replace_files(const std::string& directory, const std::vector<NewFile>& files);
 
 }  // namespace ckpt::io

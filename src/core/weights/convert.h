@@ -14,7 +14,7 @@
 namespace ckpt::weights {
 
 struct ConvertOptions {
-  Format to = Format::kSafetensors;  ///< kSafetensors, kTorch or kArchive
+  Format to = Format::kSafetensors;           ///< kSafetensors, kTorch or kArchive
   std::optional<DType> dtype = std::nullopt;  ///< for floating tensors alone
   std::vector<RenameRule> rename = {};
   std::vector<std::string> exclude = {};
@@ -46,6 +46,9 @@ std::vector<std::string> write_weights(std::vector<format::TensorToWrite> tensor
                                        const ConvertOptions& options,
                                        const std::map<std::string, std::string>& metadata,
                                        const nlohmann::ordered_json& module_metadata);
+
+/// kUnsupported with `details`, "name: why", where there are any: tensors that the format cannot hold.
+void throw_unsupported(const std::string& path, Format to, std::vector<std::string> details);
 
 /// Turns elements of one floating dtype into another, rounding to nearest even (float64 goes through float32's range
 /// only where that is the target). Both row-major in this machine's byte order.

@@ -24,8 +24,8 @@ struct Difference {
   std::string b;
   // kValue alone. Infinite where a NaN or an infinity stands against something else.
   double max_abs = 0;
-  double max_rel = 0;           ///< |a - b| / |b|, where b is not 0
-  std::optional<double> cosine = {};   ///< of the whole tensors; none where one has no length
+  double max_rel = 0;                    ///< |a - b| / |b|, where b is not 0
+  std::optional<double> cosine = {};     ///< of the whole tensors; none where one has no length
   std::optional<uint64_t> max_ulp = {};  ///< floating tensors of one dtype
 };
 

@@ -87,13 +87,13 @@ nlohmann::ordered_json module_metadata(const TorchFile& file, PickleNode dict, B
   return result;
 }
 
-/// Whether torch::serialize wrote it and not torch.jit: a tree of plain classes `Module` without a method.
+/// Whether torch::serialize wrote it and not torch.jit: its classes have no methods.
 bool is_archive(const TorchFile& file) {
   if (file.is_training_state()) return true;
   const format::Pickle& pickle = file.pickle();
   if (pickle.kind(file.root()) != PickleKind::kObject) return false;
   const PickleNode type = pickle.object(file.root()).callable;
-  if (pickle.kind(type) != PickleKind::kGlobal || pickle.text(type) != "Module") return false;
+  if (pickle.kind(type) != PickleKind::kGlobal) return false;
   std::string record = "code/" + std::string(pickle.module(type)) + ".py";
   std::replace(record.begin() + 5, record.end() - 3, '.', '/');
   const format::ZipRecord* code = file.zip()->find(record);

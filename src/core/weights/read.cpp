@@ -112,6 +112,10 @@ void Weights::verify(std::span<const Tensor* const> tensors, unsigned threads) c
   if (first != wrong.end()) throw wrong_checksum(*wanted[static_cast<size_t>(first - wrong.begin())].second);
 }
 
+bool Weights::checks_while_streaming(const Tensor& tensor) const {
+  return record_of(tensor) == nullptr || whole_record(tensor) != nullptr;
+}
+
 const format::ChecksummedRange* Weights::whole_record(const Tensor& tensor) const {
   const format::ChecksummedRange* record = record_of(tensor);
   const format::StoredTensor& stored = tensor.stored;

@@ -87,6 +87,8 @@ class Weights {
   /// The same, little-endian, as pieces of at most 4 MiB in order; the CRC-32 is checked on the way where the tensor is
   /// the whole of its record.
   void stream(const Tensor& tensor, const format::ByteSink& sink) const;
+  /// Whether stream() checks all checksums that there are.
+  bool checks_while_streaming(const Tensor& tensor) const;
 
  private:
   /// The record that a tensor's storage lies in, where its checksum is known, and where the tensor is all of it.
