@@ -42,6 +42,7 @@ inline std::vector<std::string> odd_names() {
 class MadeTensors {
  public:
   explicit MadeTensors(unsigned seed = 1) : random_(seed) {}
+  MadeTensors(MadeTensors&&) = default;  // a copy's list would refer to the first one's bytes
 
   /// Random elements; bools are 0 or 1. Every second one gives its bytes in pieces.
   format::TensorToWrite& add(const std::string& name, DType dtype, std::vector<int64_t> shape) {
@@ -64,6 +65,26 @@ class MadeTensors {
                      .tied_to = static_cast<int64_t>(first)});
     places_.push_back(places_[first]);
     return list_.back();
+  }
+
+  /// Up to 12 tensors with random names, dtypes (out of `dtypes`) and shapes, some of them tied.
+  void add_random(const std::vector<DType>& dtypes, bool ties = true) {
+    for (unsigned count = random_() % 13, i = 0; i < count; ++i) {
+      std::string name = std::to_string(i);  // unique in any case
+      for (unsigned more = random_() % 4; more > 0; --more) {
+        static const std::vector<std::string> kParts = odd_names();
+        name += (random_() % 2 ? "." : "") + kParts[random_() % kParts.size()];
+      }
+      if (ties && !list_.empty() && random_() % 4 == 0) {
+        size_t first = random_() % list_.size();
+        if (list_[first].tied_to >= 0) first = static_cast<size_t>(list_[first].tied_to);
+        tie(name, first);
+        continue;
+      }
+      std::vector<int64_t> shape(random_() % 5);
+      for (int64_t& size : shape) size = static_cast<int64_t>(random_() % 6);
+      add(name, dtypes[random_() % dtypes.size()], shape).is_parameter = random_() % 2 != 0;
+    }
   }
 
   const std::vector<format::TensorToWrite>& list() const { return list_; }

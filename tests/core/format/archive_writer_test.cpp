@@ -139,6 +139,15 @@ TEST_F(ArchiveWriterTest, WritesAnyNameOfUtf8) {
   expect_tensors(write("x.pt", made.list()), made);
 }
 
+TEST_F(ArchiveWriterTest, ReadsBackForAnyDtypeShapeTieAndName) {
+  for (unsigned seed = 0; seed < 40; ++seed) {
+    test::MadeTensors made(seed);
+    made.add_random(test::plain_dtypes());
+    expect_tensors(write("x.pt", made.list()), made);
+    if (HasFailure()) FAIL() << "seed " << seed;
+  }
+}
+
 TEST_F(ArchiveWriterTest, TellsAllProblemsBeforeTheFirstByte) {
   test::MadeTensors made;
   made.add("a", DType::kFloat32, {2});

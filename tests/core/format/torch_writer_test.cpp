@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include "core/format/torch_file.h"
 #include "core/format/zip_reader.h"
 #include "support/made_tensors.h"
 #include "support/python.h"
@@ -110,6 +111,40 @@ TEST_F(TorchWriterTest, WritesTheRecordsThatTorchWritesInItsOrder) {
   EXPECT_FALSE(zip.crcs_absent());
 }
 
+/// Reads the file back and compares names, their order, dtypes, shapes, bytes and ties.
+void expect_tensors(const std::string& path, const test::MadeTensors& made) {
+  const TorchFile file = TorchFile::open(io::File::open(path));
+  EXPECT_FALSE(file.is_script());
+  for (const TorchFile::Global& global : file.globals()) EXPECT_TRUE(global.understood) << global.name;
+  const TensorsBelow read = tensors_below(file, file.root());
+  ASSERT_EQ(read.tensors.size(), made.list().size());
+  for (size_t i = 0; i < made.list().size(); ++i) {
+    const TensorToWrite& expected = made.list()[i];
+    const StoredTensor& tensor = read.tensors[i].tensor;
+    EXPECT_EQ(read.tensors[i].name, expected.name);
+    EXPECT_EQ(tensor.dtype, expected.dtype) << expected.name;
+    EXPECT_EQ(tensor.shape, expected.shape) << expected.name;
+    EXPECT_TRUE(tensor.contiguous()) << expected.name;
+    EXPECT_FALSE(tensor.is_parameter) << expected.name;
+    EXPECT_EQ(tensor.storage_bytes, made.content(i).size()) << expected.name;
+    EXPECT_EQ(as_text(file.file().read_at(tensor.file_offset, tensor.bytes)), made.content(i)) << expected.name;
+    if (expected.tied_to >= 0) {
+      EXPECT_EQ(tensor.record, read.tensors[static_cast<size_t>(expected.tied_to)].tensor.record) << expected.name;
+    }
+  }
+  for (const ZipRecord& record : file.zip()->records()) EXPECT_NO_THROW(file.zip()->read(record, 1 << 30));
+}
+
+TEST_F(TorchWriterTest, ReadsBackForAnyDtypeShapeTieAndName) {
+  expect_tensors(write_state_dict("x.pt", various().list()), various());
+  for (unsigned seed = 0; seed < 40; ++seed) {
+    test::MadeTensors made(seed);
+    made.add_random(test::plain_dtypes());
+    expect_tensors(write_state_dict("x.pt", made.list()), made);
+    if (HasFailure()) FAIL() << "seed " << seed;
+  }
+}
+
 TEST_F(TorchWriterTest, PythonReadsWhatWasWritten) {
   if (test::python() == nullptr) GTEST_SKIP() << "CKPT_TEST_PYTHON is not set";
   test::MadeTensors made = various();
@@ -140,8 +175,14 @@ TEST_F(TorchWriterTest, PythonReadsWhatWasWritten) {
   dict.items.emplace_back(PickleValue{int64_t{7}}, PickleValue{PickleValue::Tensor{0}});
   const std::string nested = write("nested.pt", {dict}, made.list());
 
-  const auto read =
-      test::read_with_torch({"load:" + plain, "mmap:" + plain, "offsets:" + plain, "load:" + nested, "mmap:" + nested});
+  std::vector<std::string> files = {"load:" + plain, "mmap:" + plain, "offsets:" + plain, "load:" + nested,
+                                    "mmap:" + nested};
+  std::deque<test::MadeTensors> any;
+  for (unsigned seed = 100; seed < 120; ++seed) {
+    any.emplace_back(seed).add_random(test::plain_dtypes());
+    files.push_back("load:" + write_state_dict(std::to_string(seed) + ".pt", any.back().list()));
+  }
+  const auto read = test::read_with_torch(files);
   const Json expected = told_dict(made, told({{"bn", told({{"version", 2}})}}, true));
   for (size_t i = 0; i < 3; ++i) EXPECT_EQ(read[i], expected) << read[i].dump(1);
   const Json expected_nested = told({{"integers", told_integers},
@@ -156,6 +197,7 @@ TEST_F(TorchWriterTest, PythonReadsWhatWasWritten) {
                                      {"state", told_dict(made, nullptr)},
                                      {7, made.told(0, 0)}});
   for (size_t i = 3; i < 5; ++i) EXPECT_EQ(read[i], expected_nested) << read[i].dump(1);
+  for (size_t i = 5; i < read.size(); ++i) EXPECT_EQ(read[i], told_dict(any[i - 5], nullptr)) << read[i].dump(1);
 }
 
 TEST_F(TorchWriterTest, RefusesWhatDoesNotFitBeforeTheFirstByte) {
