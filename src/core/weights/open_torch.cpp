@@ -93,7 +93,7 @@ bool is_archive(const TorchFile& file) {
   const format::Pickle& pickle = file.pickle();
   if (pickle.kind(file.root()) != PickleKind::kObject) return false;
   const PickleNode type = pickle.object(file.root()).callable;
-  if (pickle.kind(type) != PickleKind::kGlobal) return false;
+  if (type == kNoNode || pickle.kind(type) != PickleKind::kGlobal) return false;
   std::string record = "code/" + std::string(pickle.module(type)) + ".py";
   std::replace(record.begin() + 5, record.end() - 3, '.', '/');
   const format::ZipRecord* code = file.zip()->find(record);

@@ -18,6 +18,7 @@ struct Stats {
   uint64_t finite = 0;  ///< 0: the four numbers mean nothing
 };
 
+/// Reads the tensor once, in little memory. kUnsupported for sparse and quantized ones.
 Stats stats(const Weights& weights, const Tensor& tensor);
 
 }  // namespace ckpt::weights
