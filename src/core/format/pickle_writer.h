@@ -15,6 +15,7 @@
 namespace ckpt::format {
 
 struct PickleValue;
+struct PickleEntry;
 using PickleItems = std::vector<PickleValue>;
 
 /// What a Python program would have pickled.
@@ -32,11 +33,19 @@ struct PickleValue {
   /// Keys are kept in order. `ordered`: a collections.OrderedDict, whose attribute `_metadata` is `metadata` where that
   /// is not empty.
   struct Dict {
-    std::vector<std::pair<PickleValue, PickleValue>> items;
+    std::vector<PickleEntry> items;
     bool ordered = false;
     PickleItems metadata = {};  ///< none or one
   };
   std::variant<None, bool, int64_t, double, std::string, Tensor, List, Tuple, Dict> value;
+};
+
+/// Key and value. No std::pair: its constructors ask what a PickleValue can be made of while that is being told.
+struct PickleEntry {
+  PickleEntry(PickleValue key, PickleValue value) : first(std::move(key)), second(std::move(value)) {}
+
+  PickleValue first;
+  PickleValue second;
 };
 
 enum class PickleReader {
