@@ -50,9 +50,9 @@ std::string strip_wrappers(std::vector<NamedTensor>& tensors) {
 
 class Builder {
  public:
-  Builder(const TorchFile& file, const PythonOptions& options, std::vector<std::string>& warnings)
+  Builder(const TorchFile& file, PythonOptions options, std::vector<std::string>& warnings)
       : file_(file),
-        options_(options),
+        options_(std::move(options)),
         warnings_(warnings),
         tree_(file.path(), file.memory_left() / kBytesOfLevel),
         names_left_(file.memory_left() / kNameCopies) {}
@@ -63,11 +63,18 @@ class Builder {
     }
     std::vector<NamedTensor> model = add_module("model", "model_state_dict");
     if (present("ema_state_dict")) add_module("ema", "ema_state_dict");
-    if (options_.optimizer && present("optim_state_dict")) add_optimizer(model);
+    if (options_.optimizer && present("optim_state_dict")) add_optimizer(find("optim_state_dict"), model);
     if (present("gradient_scaler_state_dict")) add_scaler();
-    add_head();
-    root_->index();
-    return {file_.shared_file(), root_};
+    for (const std::string& key : other_keys()) warnings_.push_back("left out " + quote(key, 60));
+    return finish({{"epoch", count_of("epoch")},
+                   {"iteration", count_of("iterations")},
+                   {"best_metric", best_metric()},
+                   {"metrics", json::object()}});
+  }
+
+  format::ArchiveFile build_optimizer(const std::vector<NamedTensor>& model) {
+    add_optimizer(is_python_checkpoint(file_) ? find("optim_state_dict") : file_.root(), model);
+    return finish({{"epoch", 0}, {"iteration", 0}, {"best_metric", json()}, {"metrics", json::object()}});
   }
 
  private:
@@ -150,12 +157,12 @@ class Builder {
 
   // ---- optimizer
 
-  void add_optimizer(const std::vector<NamedTensor>& model) {
+  void add_optimizer(PickleNode node, const std::vector<NamedTensor>& model) {
     size_t most = model.size();
     if (options_.parameter_names) {
       for (const auto& group : *options_.parameter_names) most += group.size();
     }
-    const PythonOptimizer optimizer = read_python_optimizer(file_, find("optim_state_dict"), most, warnings_);
+    const PythonOptimizer optimizer = read_python_optimizer(file_, node, most, warnings_);
     const auto names = names_of(optimizer, model);
     json groups = json::array(), states = json::object();
     std::map<std::string, std::vector<std::pair<std::string, ArchiveValue>>> fields;
@@ -258,28 +265,26 @@ class Builder {
     return static_cast<uint64_t>(*count);
   }
 
-  void add_head() {
-    json metrics = json::object(), best;
-    if (present("best_metric")) {
-      const auto scalar = python_scalar(file_, find("best_metric"));
-      const auto number = scalar ? option_value(OptionKind::kNumber, *scalar) : std::nullopt;
-      if (number) {
-        best = metrics["best_metric"] = *number;
-      } else {
-        warnings_.push_back("best_metric: left out, expected a number, found another value");
-      }
-    }
-    for (const std::string& key : other_keys()) warnings_.push_back("left out " + quote(key, 60));
+  /// null where there is none.
+  json best_metric() {
+    if (!present("best_metric")) return {};
+    const auto scalar = python_scalar(file_, find("best_metric"));
+    const auto number = scalar ? option_value(OptionKind::kNumber, *scalar) : std::nullopt;
+    if (!number) warnings_.push_back("best_metric: left out, expected a number, found another value");
+    return number.value_or(json());
+  }
+
+  format::ArchiveFile finish(json description) {
+    if (!description["best_metric"].is_null()) description["metrics"]["best_metric"] = description["best_metric"];
+    description["parts"] = std::move(parts_);
+    description["metadata"] = json::object();
     auto head = std::make_shared<Archive>();
     head->members.emplace_back("version", format::kStateVersion);
-    head->members.emplace_back("description", dump_json({{"parts", parts_},
-                                                         {"epoch", count_of("epoch")},
-                                                         {"iteration", count_of("iterations")},
-                                                         {"metrics", metrics},
-                                                         {"best_metric", best},
-                                                         {"metadata", json::object()}}));
+    head->members.emplace_back("description", dump_json(description));
     head->index();
     root_->members.emplace(root_->members.begin(), format::kHeadPart, std::shared_ptr<const Archive>(std::move(head)));
+    root_->index();
+    return {file_.shared_file(), root_};
   }
 
   /// What else the file holds: a scheduler, arguments.
@@ -299,7 +304,7 @@ class Builder {
   }
 
   const TorchFile& file_;
-  const PythonOptions& options_;
+  PythonOptions options_;
   std::vector<std::string>& warnings_;
   StateTree tree_;
   uint64_t names_left_;
@@ -319,6 +324,11 @@ bool is_python_checkpoint(const TorchFile& file) {
 format::ArchiveFile training_state_of(const TorchFile& file, const PythonOptions& options,
                                       std::vector<std::string>& warnings) {
   return Builder(file, options, warnings).build();
+}
+
+format::ArchiveFile optimizer_state_of(const TorchFile& file, const std::vector<NamedTensor>& model,
+                                       std::vector<std::string>& warnings) {
+  return Builder(file, {}, warnings).build_optimizer(model);
 }
 
 run::CheckpointHead head_of(const format::ArchiveFile& state) {

@@ -99,13 +99,19 @@ struct Captor {
 // Puts fields into a new state.
 class Restorer {
  public:
-  explicit Restorer(const ParameterState& state) {
+  explicit Restorer(const ParameterState& state) : parameter_(state.parameter) {
     for (const auto& [field, value] : state.numbers) numbers_.emplace(field, &value);
     for (const auto& [field, tensor] : state.tensors) tensors_.emplace(field, tensor);
   }
 
   void operator()(const char* field, at::Tensor& tensor) {
-    if (auto found = tensors_.extract(field)) tensor = std::move(found.mapped());
+    if (auto found = tensors_.extract(field)) {
+      tensor = std::move(found.mapped());
+    } else if (std::string_view(field) == "H_diag" && numbers_.count(field)) {
+      double number = 0;  // Python's LBFGS begins with a plain 1
+      (*this)(field, number);
+      tensor = at::scalar_tensor(number, parameter_.options().requires_grad(false));
+    }
   }
   void operator()(const char* field, std::deque<at::Tensor>& tensors) { list(field, tensors); }
   void operator()(const char* field, Optional<std::vector<at::Tensor>>& tensors) {
@@ -147,6 +153,7 @@ class Restorer {
   }
 
   static constexpr int64_t kMaxList = 1000000;
+  at::Tensor parameter_;
   std::map<std::string, const json*> numbers_;
   std::map<std::string, at::Tensor> tensors_;
   std::vector<std::string> problems_;

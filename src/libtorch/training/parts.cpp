@@ -103,6 +103,17 @@ at::Tensor NameTable::tensor_of(const std::string& name) const {
   return found == by_name_.end() ? at::Tensor() : all_[found->second].second;
 }
 
+NameTable names_of(const TrainingState& state) {
+  NameTable names;
+  for (const auto& [name, part] : state.parts().list) {
+    if (!holds_weights(part)) continue;
+    Node node = weights_tree(name, part);
+    for_each_tensor(node, name + "/",
+                    [&](std::string tensor_name, Node::Leaf& leaf) { names.add(std::move(tensor_name), leaf.tensor); });
+  }
+  return names;
+}
+
 const std::string& parameter_name(const NameTable& names, const at::Tensor& parameter, const std::string& optimizer,
                                   size_t group, size_t index) {
   const std::string* name = parameter.defined() ? names.find(parameter) : nullptr;

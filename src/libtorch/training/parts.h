@@ -56,6 +56,9 @@ class NameTable : public ParameterNames {
   mutable std::unordered_map<std::string, size_t> by_name_;  // filled when first asked for
 };
 
+/// Of all modules and lists of `state`.
+NameTable names_of(const TrainingState& state);
+
 /// The first name of a group's parameter; Error(kInvalid) where no registered module holds it.
 const std::string& parameter_name(const NameTable& names, const at::Tensor& parameter, const std::string& optimizer,
                                   size_t group, size_t index);

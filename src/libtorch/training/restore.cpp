@@ -275,16 +275,6 @@ void check_parts(const TrainingState& state, const LoadOptions& options) {
   }
 }
 
-void add_live_names(RestorePlan& plan, const TrainingState& state) {
-  for (const auto& [name, part] : state.parts().list) {
-    if (!holds_weights(part)) continue;
-    Node node = weights_tree(name, part);
-    for_each_tensor(node, name + "/", [&](std::string tensor_name, Node::Leaf& leaf) {
-      plan.names.add(std::move(tensor_name), leaf.tensor);
-    });
-  }
-}
-
 }  // namespace
 
 LoadReport restore(TrainingState& state, const format::ArchiveFile& file, const LoadOptions& options,
@@ -293,7 +283,7 @@ LoadReport restore(TrainingState& state, const format::ArchiveFile& file, const 
     const at::NoGradGuard no_grad;
     RestorePlan plan(file, options);
     check_parts(state, options);
-    add_live_names(plan, state);
+    plan.names = names_of(state);
     if (format::is_training_state(file.root())) {
       plan_training_state(plan, state);
     } else {

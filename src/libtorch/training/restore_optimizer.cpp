@@ -216,7 +216,9 @@ class OptimizerPlan {
     bool fits = true;
     for (const auto& [field, stored] : tensors_[name]) {
       const bool flat = bridge::is_flat_field(field);
-      const at::Tensor like = at::empty({0}, order[0].options().requires_grad(false));
+      at::Tensor like = at::empty({0}, order[0].options().requires_grad(false));
+      // LibTorch's LBFGS begins with an integer here.
+      if (field == "H_diag" && stored.dtype == DType::kInt64) like = like.to(at::kLong);
       if (bridge::dtype_of(like.scalar_type()) != stored.dtype ||
           (flat ? stored.shape != std::vector{total} : stored.elements != 1)) {
         const std::vector<int64_t> shape = flat ? std::vector{total} : std::vector<int64_t>{};

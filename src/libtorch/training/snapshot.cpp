@@ -3,6 +3,9 @@
 #include <torch/serialize/output-archive.h>
 
 #include <algorithm>
+#include <map>
+#include <memory>
+#include <tuple>
 #include <unordered_map>
 
 #include "core/base/quote.h"
@@ -36,6 +39,52 @@ void build(torch::serialize::OutputArchive& archive, const Node& node) {
     write_children(levels);
   }
 }
+
+class TreeCopier {
+ public:
+  explicit TreeCopier(std::vector<format::TensorToWrite>& tensors) : tensors_(tensors) {}
+
+  format::ArchiveToWrite copy(const Node& node, const std::string& prefix) {
+    format::ArchiveToWrite level;
+    for (const auto& [name, number] : node.numbers) level.members.emplace_back(format::escape_name(name), number);
+    for (const Node::Text& text : node.texts) level.members.emplace_back(format::escape_name(text.name), text.make());
+    add(node, prefix, level);
+    if (!node.dotted.empty()) add(with_levels(node.dotted), prefix, level);
+    return level;
+  }
+
+ private:
+  void add(const Node& node, const std::string& prefix, format::ArchiveToWrite& level) {
+    for (const Node::Leaf& leaf : node.tensors) {
+      level.members.emplace_back(format::escape_name(leaf.name), place(leaf, prefix + leaf.name));
+    }
+    for (const auto& [name, child] : node.children) {
+      level.members.emplace_back(format::escape_name(name),
+                                 std::make_shared<const format::ArchiveToWrite>(copy(child, prefix + name + ".")));
+    }
+  }
+
+  format::TensorPlace place(const Node::Leaf& leaf, const std::string& name) {
+    const at::Tensor& tensor = leaf.tensor;
+    const ByteView bytes(static_cast<const std::byte*>(tensor.nbytes() == 0 ? nullptr : tensor.data_ptr()),
+                         tensor.nbytes());
+    const size_t index = tensors_.size();
+    format::TensorToWrite made{
+        name, *bridge::dtype_of(tensor.scalar_type()), tensor.sizes().vec(), bytes, tensor.requires_grad(), -1};
+    if (!bytes.empty()) {
+      const size_t first = places_.emplace(std::tuple(bytes.data(), made.dtype, made.shape), index).first->second;
+      if (first != index) {
+        made.tied_to = static_cast<int64_t>(first);
+        made.data = {};
+      }
+    }
+    tensors_.push_back(std::move(made));
+    return {index};
+  }
+
+  std::vector<format::TensorToWrite>& tensors_;
+  std::map<std::tuple<const std::byte*, DType, std::vector<int64_t>>, size_t> places_;
+};
 
 // Memory that stays as it is while the file is written: what lies inside needs no copy on its way.
 class StableMemory {
@@ -89,6 +138,10 @@ void Snapshot::write(io::BlockWriter& writer) const {
       return size;
     });
   });
+}
+
+format::ArchiveToWrite Snapshot::tree(std::vector<format::TensorToWrite>& tensors) const {
+  return TreeCopier(tensors).copy(impl_->root, "");
 }
 
 Weights Snapshot::weights() const {

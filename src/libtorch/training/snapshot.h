@@ -14,6 +14,7 @@
 #include "core/base/parallel.h"
 #include "core/base/staging.h"
 #include "core/format/archive.h"
+#include "core/format/archive_writer.h"
 #include "core/format/safetensors.h"
 #include "core/io/block_writer.h"
 #include "core/run/writer.h"
@@ -46,6 +47,8 @@ class Snapshot {
   /// the writer has finished. Errors of the writer come from its finish(); Error(kInternal) where LibTorch failed.
   void write(io::BlockWriter& writer) const;
   Weights weights() const;
+  /// The tree of state.pt; its tensors are appended to `tensors` and refer to the Snapshot's memory, ties kept.
+  format::ArchiveToWrite tree(std::vector<format::TensorToWrite>& tensors) const;
 
  private:
   friend Snapshot capture(const TrainingState& state, StagingBuffer* staging, const CaptureOptions& options);

@@ -449,6 +449,25 @@ TEST_F(PythonCheckpoint, NeedsNoOptimizerThatIsNotAskedFor) {
   EXPECT_EQ(state.description("ckpt")["parts"], json::parse(R"({"model": {"kind": "module"}})"));
 }
 
+TEST_F(PythonCheckpoint, OfAnOptimizerAloneGoesWithAModelOfAnotherFile) {
+  set_layers();
+  set_optimizer(Made::optimizer({Made::group(made.sgd, {0, 1, 2, 3})}, {{3, made.buffer({4})}}));
+  made.write(path);
+  const std::string alone = dir / "optimizer.pt";
+  io::replace_file(alone,
+                   [&](io::BlockWriter& writer) { format::write_torch(writer, made.top.back().second, made.tensors); });
+  const TorchFile model = open(path);
+  const auto tensors = format::tensors_below(model, model.find(model.root(), "model_state_dict")).tensors;
+  std::vector<std::string> warnings;
+  const State whole{optimizer_state_of(model, tensors, warnings), {}};
+  const State part{optimizer_state_of(open(alone), tensors, warnings), {}};
+  EXPECT_TRUE(warnings.empty());
+  EXPECT_EQ(part.description("ckpt")["parts"], json::parse(R"({"optimizer": {"kind": "optimizer"}})"));
+  EXPECT_EQ(part.description("optimizer"), whole.description("optimizer"));
+  EXPECT_EQ(parameters(part)[0][3], "model/b.bias");
+  EXPECT_THROW(optimizer_state_of(open(kGolden + "inputs.pt"), tensors, warnings), Error);
+}
+
 // ---- and back
 
 /// What python_checkpoint_of makes of a state, in a file.
