@@ -9,7 +9,10 @@
 #include <functional>
 
 #include "ckpt/epoch_sampler.h"
+#include "core/format/archive_writer.h"
 #include "core/format/torch_file.h"
+#include "core/weights/python_checkpoint.h"
+#include "core/weights/state_tree.h"
 #include "libtorch/bridge/tensor_reader.h"
 #include "libtorch/state_helpers.h"
 #include "support/temp_dir.h"
@@ -83,6 +86,8 @@ const std::vector<Case>& cases() {
   };
   return kCases;
 }
+
+const Case& adam() { return cases()[3]; }
 
 /// The tensors below a key of a file of Python's.
 std::map<std::string, torch::Tensor> tensors_in(const std::string& path, const std::string& key) {
@@ -222,6 +227,42 @@ TEST_P(PythonCheckpoint, SurvivesAStateFile) {
   EXPECT_TRUE(test::identical(*first.net, *second.net));
 }
 
+// `ckpt convert --to checkpoint`: a state.pt without LibTorch, which plain LibTorch reads the model from.
+TEST_P(PythonCheckpoint, BecomesAStateFile) {
+  const TempDir dir;
+  TrainingRun first(which()), second(which());
+  load_python_checkpoint(first.state, golden());
+  test::save_state(first.state, dir / "live.pt");  // for its names: the optimizer's parameters are the live ones
+  std::vector<format::TensorToWrite> tensors;
+  const format::ArchiveFile live = format::ArchiveFile::open(dir / "live.pt");
+  const format::ArchiveToWrite tree = weights::archive_to_write(live, tensors);
+  io::replace_file(dir / "state.pt", [&](io::BlockWriter& writer) { format::write_archive(writer, tree, tensors); });
+  test::load_state(second.state, dir / "state.pt");
+  EXPECT_TRUE(test::identical(*first.net, *second.net));
+  test::save_state(second.state, dir / "again.pt");
+  EXPECT_EQ(test::read_all(dir / "live.pt"), test::read_all(dir / "again.pt"));
+}
+
+TEST(PythonCheckpointTree, HasTheLevelsThatPlainLibTorchLooksFor) {
+  const TempDir dir;
+  std::vector<std::string> warnings;
+  std::vector<format::TensorToWrite> tensors;
+  const format::ArchiveFile state =
+      weights::training_state_of(format::TorchFile::open(io::File::open(kGolden + "/adam.pt")), {}, warnings);
+  const format::ArchiveToWrite tree = weights::archive_to_write(state, tensors);
+  io::replace_file(dir / "state.pt", [&](io::BlockWriter& writer) { format::write_archive(writer, tree, tensors); });
+  Net net;
+  torch::serialize::InputArchive file, part;
+  file.load_from(dir / "state.pt");
+  file.read("model", part);
+  net->load(part);
+  EXPECT_EQ(difference(*net, tensors_in(kGolden + "/adam.pt", "model_state_dict")), 0);
+  TrainingRun run(adam());
+  test::load_state(run.state, dir / "state.pt");
+  EXPECT_TRUE(test::identical(*net, *run.net));
+  EXPECT_EQ(run.optimizer->state().size(), 5u);
+}
+
 INSTANTIATE_TEST_SUITE_P(All, PythonCheckpoint, testing::Range(size_t{0}, cases().size()),
                          [](const auto& test_info) { return std::string(cases()[test_info.param].name); });
 
@@ -265,8 +306,6 @@ TEST(PythonCheckpointWithPython, GoesOnInPython) {
     EXPECT_LE(difference(*runs[i]->ema, tensors_in(out, "ema_state_dict")), kSame) << cases()[i].name;
   }
 }
-
-const Case& adam() { return cases()[3]; }
 
 std::vector<torch::Tensor> values_of(const TrainingRun& run) { return test::copies(test::tensors_of(*run.net)); }
 

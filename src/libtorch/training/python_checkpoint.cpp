@@ -1,6 +1,7 @@
 #include "ckpt/python_checkpoint.h"
 
 #include <algorithm>
+#include <cctype>
 
 #include "core/base/parallel.h"
 #include "core/base/quote.h"
@@ -109,7 +110,7 @@ LoadReport load_python_checkpoint(TrainingState& state, const std::string& path,
     check_sums(file, notes);
     const LoadOptions chosen = options_for(state, options, notes);
     const Selection selection(chosen);
-    weights::PythonOptions python{.parameter_names = live_parameters(state, selection),
+    const weights::PythonOptions python{.parameter_names = live_parameters(state, selection),
                                   .optimizer = needs_optimizer(state, selection)};
     const format::ArchiveFile tree = weights::training_state_of(file, python, notes);
     LoadReport report = training::restore(state, tree, chosen);
