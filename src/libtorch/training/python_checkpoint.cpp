@@ -111,7 +111,7 @@ LoadReport load_python_checkpoint(TrainingState& state, const std::string& path,
     const LoadOptions chosen = options_for(state, options, notes);
     const Selection selection(chosen);
     const weights::PythonOptions python{.parameter_names = live_parameters(state, selection),
-                                  .optimizer = needs_optimizer(state, selection)};
+                                        .optimizer = needs_optimizer(state, selection)};
     const format::ArchiveFile tree = weights::training_state_of(file, python, notes);
     LoadReport report = training::restore(state, tree, chosen);
     report.notes.insert(report.notes.begin(), notes.begin(), notes.end());
