@@ -8,7 +8,7 @@ namespace ckpt::format {
 namespace {
 
 constexpr size_t kChunkBytes = 65536;
-constexpr size_t kMaxTextBytes = 8 << 20;
+constexpr size_t kMaxTextBytes = 6 << 20;
 // Of a number: nlohmann's lexer would keep any length.
 constexpr size_t kMaxNumberBytes = 4096;
 constexpr size_t kMaxDepth = 1000;
@@ -42,33 +42,14 @@ class TextIterator {
 }  // namespace
 
 JsonText::JsonText(const io::File& file, uint64_t begin, uint64_t end, std::string what)
-    : window_(std::in_place, file, end, kChunkBytes),
-      path_(file.path()),
-      what_(std::move(what)),
-      offset_(begin),
-      end_(end) {
-  check_start();
-}
-
-JsonText::JsonText(std::string_view text, uint64_t offset, std::string path, std::string what)
-    : path_(std::move(path)),
-      what_(std::move(what)),
-      offset_(offset),
-      end_(offset + text.size()),
-      begin_(offset),
-      filled_(offset + text.size()),
-      chunk_(as_bytes(text)) {
-  check_start();
-}
-
-void JsonText::check_start() {
+    : window_(file, end, kChunkBytes), path_(file.path()), what_(std::move(what)), offset_(begin), end_(end) {
   if (!at_end() && current() == '\xef') fail(ErrorCode::kCorrupt, "not JSON: a byte order mark");
 }
 
 void JsonText::fill() {
   begin_ = offset_;
   const auto bytes = static_cast<size_t>(std::min<uint64_t>(kChunkBytes, end_ - offset_));
-  chunk_ = window_->view(offset_, bytes);
+  chunk_ = window_.view(offset_, bytes);
   filled_ = begin_ + bytes;
 }
 

@@ -1,11 +1,10 @@
 // JSON parsed while it is read: neither its text nor a tree of it is ever in memory as a whole. For the tables of large
 // files; small ones are better off with core/base/json.h.
 //
-// Strict: one value, no NUL, no byte order mark; texts of at most 8 MiB (the lexer takes their length several times).
+// Strict: one value, no NUL, no byte order mark; texts of at most 6 MiB (the lexer takes their length several times).
 #pragma once
 
 #include <nlohmann/json.hpp>
-#include <optional>
 #include <string>
 
 #include "core/format/window.h"
@@ -17,8 +16,6 @@ class JsonText {
  public:
   /// The bytes [begin, end) of a file. `what` is how messages call it ("header").
   JsonText(const io::File& file, uint64_t begin, uint64_t end, std::string what);
-  /// A text in memory that begins at `offset` of the file `path`.
-  JsonText(std::string_view text, uint64_t offset, std::string path, std::string what);
   JsonText(const JsonText&) = delete;
   JsonText& operator=(const JsonText&) = delete;
 
@@ -35,11 +32,10 @@ class JsonText {
 
  private:
   void fill();
-  void check_start();
   void in_text(char c);
   void outside_text(char c);
 
-  std::optional<Window> window_;  // std::nullopt: all of it is in chunk_
+  Window window_;
   std::string path_, what_;
   uint64_t offset_, end_;
   uint64_t begin_ = 0, filled_ = 0;  // what chunk_ holds

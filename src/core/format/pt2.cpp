@@ -5,6 +5,7 @@
 #include <numeric>
 #include <string_view>
 
+#include "core/base/checksum.h"
 #include "core/base/quote.h"
 #include "core/format/json_stream.h"
 #include "core/format/tensor_check.h"
@@ -16,6 +17,7 @@ namespace {
 constexpr uint64_t kMemoryBeyondFile = 60 << 20;
 constexpr std::string_view kFolder = "data/weights/";
 constexpr std::string_view kTableEnd = "_weights_config.json";
+constexpr size_t kChunkBytes = 65536;
 constexpr uint64_t kStrided = 7;  // of torch._export.serde.schema.Layout
 
 /// By the numbers of torch._export.serde.schema.ScalarType.
@@ -296,22 +298,42 @@ void Handler::finish_weight() {
   name_.clear();
 }
 
-/// At least as many as there are.
-size_t count_weights(std::string_view table) {
+/// Checks its CRC. At least as many weights as there are in it: each has a path_name.
+size_t check_table(const ZipReader& zip, const ZipRecord& record) {
   constexpr std::string_view kOnce = "\"path_name\"";
+  Window window(zip.file(), record.data_offset + record.bytes, kChunkBytes);
   size_t count = 0;
-  for (size_t at = 0; (at = table.find(kOnce, at)) != std::string_view::npos; at += kOnce.size()) ++count;
+  uint32_t crc = 0;
+  for (uint64_t at = 0; at < record.bytes;) {
+    const auto bytes = static_cast<size_t>(std::min<uint64_t>(kChunkBytes, record.bytes - at));
+    const ByteView chunk = window.view(record.data_offset + at, bytes);
+    const std::string_view text = as_text(chunk);
+    for (size_t found = 0; (found = text.find(kOnce, found)) != std::string_view::npos; ++found) ++count;
+    // The last bytes are seen again, with what follows them.
+    const size_t step = at + bytes == record.bytes ? bytes : bytes - (kOnce.size() - 1);
+    crc = crc32(chunk.first(step), crc);
+    at += step;
+  }
+  if (!zip.crcs_absent() && crc != record.crc) {
+    throw Error(ErrorCode::kCorrupt, zip.file().path(),
+                "zip record " + quote(record.name) + ": expected CRC " + to_hex(record.crc).substr(8) + ", found " +
+                    to_hex(crc).substr(8),
+                {.offset = record.data_offset});
+  }
   return count;
 }
 
 /// Appends what is in one table; takes what it needs from `memory`.
 void read_table(const ZipReader& zip, const ZipRecord& record, const std::string& prefix, uint64_t& memory,
                 std::vector<NamedTensor>& weights) {
-  const std::vector<std::byte> bytes = zip.read(record, memory);
-  memory -= bytes.size();
-  JsonText text(as_text(bytes), record.data_offset, zip.file().path(), "zip record " + quote(record.name));
+  const std::string where = "zip record " + quote(record.name);
+  if (record.deflated) {
+    throw Error(ErrorCode::kUnsupported, zip.file().path(), where + ": is deflated", {.offset = record.data_offset});
+  }
+  const size_t count = check_table(zip, record);
+  JsonText text(zip.file(), record.data_offset, record.data_offset + record.bytes, where);
   Handler handler(text, memory, zip, prefix, weights);
-  handler.reserve(count_weights(as_text(bytes)));
+  handler.reserve(count);
   handler.parse();
   if (!handler.has_config()) text.fail(ErrorCode::kCorrupt, "it has no \"config\"");
   if (handler.pickled_count() != 0) {
@@ -320,7 +342,7 @@ void read_table(const ZipReader& zip, const ZipRecord& record, const std::string
     text.fail(ErrorCode::kUnsupported, std::to_string(handler.pickled_count()) +
                                            " weights are pickled (tensors of a Python subclass): " + names);
   }
-  memory = handler.memory() + bytes.size();
+  memory = handler.memory();
 }
 
 bool is_table(const ZipRecord& record) {

@@ -64,6 +64,7 @@ void TorchFile::Impl::index_pickle() {
   meanings.reserve(pickle.globals().size());
   for (PickleNode global : pickle.globals()) {
     const std::string_view module = pickle.module(global), name = pickle.text(global);
+    if (std::max(module.size(), name.size()) > kMaxLookedUpBytes) corrupt("pickle: a global whose name is over 1 KiB");
     if (!is_utf8(module) || !is_utf8(name)) corrupt("pickle: a global whose name is not UTF-8");
     meanings.push_back(meaning_of(module, name));
   }

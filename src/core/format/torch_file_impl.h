@@ -9,6 +9,7 @@
 #include <string>
 #include <string_view>
 #include <unordered_map>
+#include <unordered_set>
 #include <vector>
 
 #include "core/format/torch_file.h"
@@ -17,6 +18,9 @@
 namespace ckpt::format {
 
 inline constexpr uint64_t kMaxPickleBytes = uint64_t{1} << 30;
+/// Of the name of a global, its module and the key of a storage. A text costs a pickle its bytes once, however many
+/// globals and storages go by it, and each of these is looked up.
+inline constexpr size_t kMaxLookedUpBytes = 1024;
 
 inline constexpr uint64_t kKeyBytes = 64;  ///< that a key takes in a hash map
 
@@ -83,6 +87,7 @@ struct TorchFile::Impl {
   std::vector<PickleNode> made_items;             // items that do not stand in the pickle like that
   std::unordered_map<PickleNode, Range> pairs;    // by a list of (key, value)
   std::unordered_map<PickleNode, Range> modules;  // by the state of a torch.nn.Module
+  std::unordered_set<PickleNode> states;          // that were looked at, of modules or not
 
   [[noreturn]] void fail(ErrorCode code, const std::string& message) const { throw Error(code, file->path(), message); }
   [[noreturn]] void corrupt(const std::string& message) const { fail(ErrorCode::kCorrupt, message); }

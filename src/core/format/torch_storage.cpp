@@ -26,7 +26,7 @@ std::optional<TorchStorageId> TorchFile::Impl::storage_id(PickleNode node) const
   const bool is_untyped = is_storage && result.class_name.ends_with("UntypedStorage");
   if (is_storage) result.dtype = is_untyped ? DType::kUInt8 : dtype_from_storage_class(result.class_name);
   result.key = pickle.text(id[2]);
-  if (result.key.size() > kMaxNameBytes) corrupt("pickle: a storage key of more than 64 KiB");
+  if (result.key.size() > kMaxLookedUpBytes) corrupt("pickle: a storage key of more than 1 KiB");
   result.elements = result.view_elements = static_cast<uint64_t>(pickle.integer(id[4]));
   if (!has_view || pickle.kind(id[5]) == PickleKind::kNone) return result;
 

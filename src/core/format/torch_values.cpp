@@ -82,7 +82,9 @@ void TorchFile::Impl::index_pairs(PickleNode list) {
 }
 
 void TorchFile::Impl::index_module(PickleNode state) {
-  if (modules.contains(state)) return;
+  // Looking at one takes as long as it is large, and any number of objects may share it.
+  if (!states.insert(state).second) return;
+  charge(kKeyBytes);
   const auto attributes = pickle.items(state);
   const auto dict = [&](std::string_view name) {
     const PickleNode node = find_text(pickle, attributes, name);

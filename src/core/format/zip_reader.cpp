@@ -266,6 +266,7 @@ std::vector<std::byte> ZipReader::read(const ZipRecord& record, uint64_t limit) 
   }
   std::vector<std::byte> bytes;
   if (record.deflated) {
+    bytes.reserve(static_cast<size_t>(record.bytes));  // growing, it would be there twice
     inflate_record(file_, record, [&](ByteView piece) { bytes.insert(bytes.end(), piece.begin(), piece.end()); });
   } else {
     bytes = file_.read_at(record.data_offset, record.bytes);

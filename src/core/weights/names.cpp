@@ -13,9 +13,10 @@ namespace {
 
 constexpr std::array<std::string_view, 2> kWrappers = {"module.", "_orig_mod."};
 
-bool all_begin_with(const std::vector<Tensor>& tensors, std::string_view prefix) {
+/// Whether `prefix` stands at place `at` of all names, and something after it.
+bool all_have(const std::vector<Tensor>& tensors, size_t at, std::string_view prefix) {
   return std::all_of(tensors.begin(), tensors.end(), [&](const Tensor& tensor) {
-    return tensor.name.size() > prefix.size() && tensor.name.starts_with(prefix);
+    return tensor.name.size() > at + prefix.size() && tensor.name.compare(at, prefix.size(), prefix) == 0;
   });
 }
 
@@ -56,15 +57,19 @@ bool can_be_tied(const Tensor& tensor) {
 
 void strip_wrappers(Contents& contents) {
   if (contents.tensors.empty()) return;
-  for (bool stripped = true; stripped;) {
-    stripped = false;
+  // Found first and taken off at once: a name may hold thousands.
+  std::string wrappers;
+  for (bool found = true; found;) {
+    found = false;
     for (const std::string_view prefix : kWrappers) {
-      if (!all_begin_with(contents.tensors, prefix)) continue;
-      for (Tensor& tensor : contents.tensors) tensor.name.erase(0, prefix.size());
-      strip_module_paths(contents.module_metadata, prefix);
-      stripped = true;
+      if (!all_have(contents.tensors, wrappers.size(), prefix)) continue;
+      wrappers += prefix;
+      found = true;
     }
   }
+  if (wrappers.empty()) return;
+  for (Tensor& tensor : contents.tensors) tensor.name.erase(0, wrappers.size());
+  strip_module_paths(contents.module_metadata, wrappers);
 }
 
 std::vector<uint32_t> index_names(const Contents& contents) {

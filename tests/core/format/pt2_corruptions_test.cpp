@@ -169,6 +169,14 @@ std::vector<test::Corruption<Package>> corruptions() {
          };
        },
        kUnsupported},
+      {"TableDeflated",
+       [](Package& p) {
+         const std::string table = p.table.dump();
+         p.change = [table](ZipImage& z) {
+           z.entries[2] = test::deflated_entry("a/data/weights/model_weights_config.json", table);
+         };
+       },
+       kUnsupported},
       {"NoTable", [](Package& p) { p.table_name = "a/data/weights/model.json"; }, kUnsupported},
       {"OtherFormat", [](Package& p) { p.format = "pt3"; }, kUnsupported},
       {"NewerVersion", [](Package& p) { p.version = "1"; }, kUnsupported},

@@ -31,7 +31,7 @@ std::vector<test::Corruption<Tensor>> tensor_corruptions() {
       {"KeyIsInteger", [](Tensor& t) { t.key = integer(0); }},
       {"KeyIsAbsent", [](Tensor& t) { t.key = text("1"); }},
       {"KeyLeavesTheFolder", [](Tensor& t) { t.key = text("../data.pkl"); }},
-      {"KeyTooLong", [](Tensor& t) { t.key = text(std::string(70000, '0')); }, ErrorCode::kCorrupt, "more than 64 KiB"},
+      {"KeyTooLong", [](Tensor& t) { t.key = text(std::string(70000, '0')); }, ErrorCode::kCorrupt, "more than 1 KiB"},
       {"LocationIsNone", [](Tensor& t) { t.location = "N"; }},
       {"NumelIsNegative", [](Tensor& t) { t.numel = integer(-6); }},
       {"NumelIsFloat", [](Tensor& t) { t.numel = "G" + std::string(8, '\0'); }},
