@@ -5,7 +5,6 @@
 
 #include <gtest/gtest.h>
 
-#include <cstdlib>
 #include <functional>
 
 #include "ckpt/epoch_sampler.h"
@@ -16,6 +15,7 @@
 #include "libtorch/bridge/tensor_reader.h"
 #include "libtorch/state_helpers.h"
 #include "libtorch/training/import.h"
+#include "support/python.h"
 #include "support/temp_dir.h"
 
 namespace ckpt {
@@ -297,24 +297,19 @@ TEST_P(PythonCheckpoint, GivesItsOptimizerToAModelFromAFile) {
 INSTANTIATE_TEST_SUITE_P(All, PythonCheckpoint, testing::Range(size_t{0}, cases().size()),
                          [](const auto& test_info) { return std::string(cases()[test_info.param].name); });
 
-/// Runs the script; false where there is no Python with torch.
-bool run_python(const std::string& command, const std::string& folder) {
-  const char* python = std::getenv("CKPT_TEST_PYTHON");
-  if (!python || !*python) return false;
-  const std::string line =
-      "'" + std::string(python) + "' '" CKPT_TEST_DATA "/python_checkpoints.py' " + command + " '" + folder + "' 2>&1";
-  EXPECT_EQ(std::system(line.c_str()), 0) << line;
-  return true;
+void run_script(const std::string& command, const std::string& folder) {
+  test::output_of({test::python(), CKPT_TEST_DATA "/python_checkpoints.py", command, folder});
 }
 
 TEST(PythonCheckpointWithPython, GoesOnInCpp) {
+  if (!test::python()) GTEST_SKIP() << "CKPT_TEST_PYTHON is not set";
   const TempDir dir;
-  if (!run_python("make", dir.path())) GTEST_SKIP() << "CKPT_TEST_PYTHON is not set";
+  run_script("make", dir.path());
   for (const Case& which : cases()) expect_goes_on(which, dir.path());
 }
 
 TEST(PythonCheckpointWithPython, GoesOnInPython) {
-  if (!std::getenv("CKPT_TEST_PYTHON")) GTEST_SKIP() << "CKPT_TEST_PYTHON is not set";
+  if (!test::python()) GTEST_SKIP() << "CKPT_TEST_PYTHON is not set";
   const TempDir dir;
   test::write_all(dir / "inputs.pt", test::read_all(kGolden + "/inputs.pt"));
   const Inputs inputs(kGolden);
@@ -330,7 +325,7 @@ TEST(PythonCheckpointWithPython, GoesOnInPython) {
     run->train(inputs, kSteps);
     runs.push_back(std::move(run));
   }
-  ASSERT_TRUE(run_python("resume", dir.path()));
+  run_script("resume", dir.path());
   for (size_t i = 0; i < runs.size(); ++i) {
     const std::string out = dir / (std::string(cases()[i].name) + ".out.pt");
     EXPECT_LE(difference(*runs[i]->net, tensors_in(out, "model_state_dict")), kSame) << cases()[i].name;
