@@ -7,6 +7,8 @@ namespace {
 
 // Far below where a place in an arena would not fit its 32 bits.
 constexpr uint64_t kMaxStreamBytes = uint64_t{1} << 30;
+// Each takes little; what takes much at once checks its memory itself.
+constexpr uint64_t kOpcodesBetweenChecks = 64;
 
 std::string hex_of(uint8_t opcode) {
   constexpr char kDigits[] = "0123456789abcdef";
@@ -33,7 +35,7 @@ PickleMachine::PickleMachine(Pickle& pickle, const std::string& path, uint64_t b
 }
 
 void PickleMachine::run() {
-  while (true) {
+  for (uint64_t opcodes = 1;; ++opcodes) {
     opcode_position_ = position_;
     if (position_ == pickle_.bytes_.size()) fail("pickle: it ends without STOP");
     const uint8_t opcode = le<uint8_t>();
@@ -42,8 +44,9 @@ void PickleMachine::run() {
         !run_text_line(opcode)) {
       fail("pickle: unknown opcode " + hex_of(opcode));
     }
-    check_memory();
+    if (opcodes % kOpcodesBetweenChecks == 0) check_memory();
   }
+  check_memory();
   if (stack_.size() != 1 || !marks_.empty()) {
     fail("pickle: expected one value at STOP, found " + std::to_string(stack_.size()) + " and " +
          std::to_string(marks_.size()) + " marks");

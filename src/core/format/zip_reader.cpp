@@ -5,6 +5,7 @@
 
 #include "core/base/checked.h"
 #include "core/base/checksum.h"
+#include "core/base/parallel.h"
 #include "core/base/quote.h"
 #include "core/format/zip_inflate.h"
 #include "core/format/zip_wire.h"
@@ -21,6 +22,8 @@ constexpr uint64_t kLeastBytesOfEntry = zip::kLocalHeaderBytes + zip::kCentralHe
 // What is read at once of local headers: those of small records stand close together; of large ones, each is alone.
 constexpr size_t kLocalChunk = 4096;
 constexpr size_t kLoneHeaderChunk = 512;
+// Records whose local headers one thread reads at a time: most of that time is the system's.
+constexpr size_t kRecordsOfRun = 1024;
 constexpr size_t kDirectoryChunk = 65536;
 
 [[noreturn]] void fail(const io::File& file, uint64_t offset, const std::string& message) {
@@ -212,14 +215,17 @@ ZipReader::ZipReader(const io::File& file) : file_(file) {
          "zip: " + std::to_string(records_[order.front()].header_offset) + " bytes lie before the first record");
   }
   const uint64_t distance = directory_offset_ / records_.size();
-  Window window(file, directory_offset_, distance < kLocalChunk / 2 ? kLocalChunk : kLoneHeaderChunk);
-  for (size_t i = 0; i < order.size(); ++i) {
-    ZipRecord& record = records_[order[i]];
-    const zip::Repeated& repeated = directory.repeated[order[i]];
-    check_local_header(file, window, record, repeated, top_);
-    const uint64_t next = i + 1 < order.size() ? records_[order[i + 1]].header_offset : directory_offset_;
-    check_gap(file, window, record, (repeated.flags & zip::kFlagDescriptor) != 0, next);
-  }
+  const size_t runs = (order.size() + kRecordsOfRun - 1) / kRecordsOfRun;
+  parallel_for(runs, default_threads(), [&](size_t run) {
+    Window window(file, directory_offset_, distance < kLocalChunk / 2 ? kLocalChunk : kLoneHeaderChunk);
+    for (size_t i = run * kRecordsOfRun; i < std::min(order.size(), (run + 1) * kRecordsOfRun); ++i) {
+      ZipRecord& record = records_[order[i]];
+      const zip::Repeated& repeated = directory.repeated[order[i]];
+      check_local_header(file, window, record, repeated, top_);
+      const uint64_t next = i + 1 < order.size() ? records_[order[i + 1]].header_offset : directory_offset_;
+      check_gap(file, window, record, (repeated.flags & zip::kFlagDescriptor) != 0, next);
+    }
+  });
   permute(records_, order);
   std::erase_if(records_, [](const ZipRecord& record) { return record.name.empty() || record.name.back() == '/'; });
   index_names();
