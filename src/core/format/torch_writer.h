@@ -13,10 +13,11 @@
 
 namespace ckpt::format {
 
-/// Appends a whole file that holds `value`; its Tensor leaves are places in `tensors` (whose names are not used).
-/// Tied tensors share a storage; every other one has a storage of its own, no longer than it needs. Parameters are
-/// written as plain tensors, as in a state_dict. kUnsupported where a dtype has no torch storage (quantized); kInvalid
-/// where data do not fit a shape; nothing was appended then. The same input gives the same bytes.
+/// Appends a whole file that holds `value`; its Tensor leaves are places in `tensors`, whose names are not used and of
+/// which only those are written that a leaf refers to. Tied tensors share a storage; every other one has a storage of
+/// its own, no longer than it needs. Parameters are written as plain tensors, as in a state_dict. kUnsupported where a
+/// dtype has no torch storage (quantized); kInvalid where data do not fit a shape, or Python would not read the value
+/// (PickleWriter::value); nothing was appended then. The same input gives the same bytes.
 void write_torch(io::BlockWriter& writer, const PickleValue& value, const std::vector<TensorToWrite>& tensors);
 
 /// `tensors` as an OrderedDict, a state_dict. `module_metadata`: its `_metadata`, or None.
