@@ -68,7 +68,7 @@ class TorchFile {
   /// kDict, kModule: key, value, key, value, ...; kList: the items. Else empty.
   std::span<const PickleNode> items(PickleNode node) const;
   /// The value of a text key in a kDict or kModule; kNoNode where it is not there. The last one where there are two, as
-  /// in Python.
+  /// in Python. Takes time in proportion to the dict.
   PickleNode find(PickleNode dict, std::string_view key) const;
   /// A dict's key as it appears in a name: text as it is, an integer in decimal; std::nullopt for other keys.
   std::optional<std::string> key_text(PickleNode key) const;
@@ -98,12 +98,16 @@ class TorchFile {
 };
 
 /// The tensors below a node, names joined by '.', list places as numbers, in the order of the pickle; a bare tensor is
-/// "tensor". A tensor reachable under several names is there under each. Names of a training state are unescaped.
+/// "tensor". A tensor reachable under several names is there under each; where a dict has a key twice, both are there.
+/// Names of a training state are unescaped.
 struct TensorsBelow {
   std::vector<NamedTensor> tensors;
-  std::vector<std::string> foreign;  ///< names of values that were left out because a foreign global made them
+  /// Names of values that were left out because a foreign global made them; `?` stands for a key that is neither text
+  /// nor integer, with all below it.
+  std::vector<std::string> foreign;
 };
-/// kCorrupt for a structure that holds itself, nesting beyond 1,000, a tree that takes more memory than the file may.
+/// kCorrupt for a structure that holds itself, nesting beyond 1,000, names beyond 64 KiB or not UTF-8, a tree that
+/// takes more memory than the file may.
 TensorsBelow tensors_below(const TorchFile& file, PickleNode node);
 
 }  // namespace ckpt::format
