@@ -65,3 +65,4 @@ with zipfile.ZipFile(data / "pt2" / "two.pt2") as whole, zipfile.ZipFile(corpus 
 index = {"metadata": {"total_size": 3}, "weight_map": {"x": "a", "y": "a", "z": "b"}}
 (corpus / "shards" / "index.json").write_text(json.dumps(index))
 shutil.copy(data / "sharded" / "model.safetensors.index.json", corpus / "shards" / "huggingface.json")
+(corpus / "torch_file" / "one-byte.pkl").write_bytes(b"\x80")  # once crashed the target itself

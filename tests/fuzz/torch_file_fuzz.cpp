@@ -6,7 +6,7 @@
 namespace {
 
 bool may_be_legacy(std::string_view input) {
-  return input.starts_with("\x80\x02\x8a\x0a") || (input.starts_with("\x80") && input.substr(2, 1) == "\x95");
+  return input.starts_with("\x80\x02\x8a\x0a") || (input.size() > 2 && input[0] == '\x80' && input[2] == '\x95');
 }
 
 }  // namespace
