@@ -1,7 +1,8 @@
-// The weights in a file of any format, and the way into a live model.
+// The weights in a file of any format, and the way into a live model, and back into a file.
 //
 //   auto weights = ckpt::ModelState::open("resnet50.pth");
 //   ckpt::LoadReport report = weights.load_into(*model, {.exclude = {"^fc\\."}});
+//   ckpt::ModelState::of(*model).save("resnet50.safetensors", ckpt::Format::kSafetensors);
 //
 // The format is told by the content (weights.h lists them). A file is data: no code in it is run, imported or compiled,
 // and it may be hostile. Opening reads the index alone; the bytes of a tensor are read when they are asked for.
@@ -67,6 +68,16 @@ struct ReadOptions {
   unsigned threads = 0;  ///< as WeightLoadOptions::threads
 };
 
+struct SaveOptions {
+  /// For floating tensors alone: float16, bfloat16, float32 or float64 (or f16, bf16, f32, f64). Empty: as they are.
+  std::string dtype = {};
+  /// Safetensors alone: the most bytes of tensors in one file; 0: one file. More than one: shards
+  /// `STEM-00001-of-0000N.safetensors` beside `STEM.safetensors.index.json`.
+  uint64_t max_shard_bytes = 0;
+  /// Safetensors alone: entries for `__metadata__`, beside those of the file.
+  std::map<std::string, std::string> metadata = {};
+};
+
 class ModelState {
  public:
   /// Reads the index of a file, checkpoint or run. kNotFound: nothing there, no such key, no tensors; kCorrupt,
@@ -110,6 +121,13 @@ class ModelState {
   /// (kIo; kCorrupt without `verify`) some live tensors may be new and the rest as they were.
   LoadReport load_into(torch::nn::Module& module, const WeightLoadOptions& options = {}) const;
   LoadReport load_into(const StateDict& tensors, const WeightLoadOptions& options = {}) const;
+
+  /// Writes a new file, atomically and durably, in Format::kSafetensors, kTorch (what Python's torch.load reads with
+  /// weights_only=True) or kArchive (what torch::load reads); returns the files written. Ties are kept, a slice does
+  /// not drag its storage along, and the same tensors give the same bytes. kUnsupported: tensors that the format cannot
+  /// hold, all in details(), or another format; kInvalid: a dtype that is none, names that LibTorch could not read
+  /// back; kCorrupt: damage in the file they come from. An existing file is as it was then.
+  std::vector<std::string> save(const std::string& path, Format format, const SaveOptions& options = {}) const;
 
  private:
   struct Impl;

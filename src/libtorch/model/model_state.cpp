@@ -130,7 +130,7 @@ ModelState ModelState::open(const std::string& path, const OpenOptions& options)
   return ModelState(std::move(impl));
 }
 
-ModelState ModelState::of(StateDict tensors) {
+std::shared_ptr<ModelState::Impl> ModelState::Impl::of(StateDict tensors) {
   check_live(tensors);
   auto impl = std::make_shared<Impl>();
   impl->live = std::move(tensors);
@@ -143,10 +143,16 @@ ModelState ModelState::of(StateDict tensors) {
   if (const std::string* twice = impl->index()) {
     throw Error(ErrorCode::kInvalid, "", "two tensors are called " + quote(*twice), {.tensor = *twice});
   }
-  return ModelState(std::move(impl));
+  return impl;
 }
 
-ModelState ModelState::of(const torch::nn::Module& module) { return of(ckpt::state_dict(module)); }
+ModelState ModelState::of(StateDict tensors) { return ModelState(Impl::of(std::move(tensors))); }
+
+ModelState ModelState::of(const torch::nn::Module& module) {
+  std::shared_ptr<Impl> impl = Impl::of(ckpt::state_dict(module));
+  impl->empty_modules = model::empty_modules(module);
+  return ModelState(std::move(impl));
+}
 
 std::optional<Format> ModelState::format() const {
   return impl_->file ? std::optional(impl_->file->format()) : std::nullopt;
@@ -240,6 +246,13 @@ LoadReport ModelState::load_into(const StateDict& tensors, const WeightLoadOptio
 
 LoadReport ModelState::load_into(torch::nn::Module& module, const WeightLoadOptions& options) const {
   return load_into(ckpt::state_dict(module), options);
+}
+
+std::vector<std::string> ModelState::save(const std::string& path, Format format, const SaveOptions& options) const {
+  return bridge::wrap_errors(path, "saving weights", [&] {
+    return impl_->file ? model::save(*impl_->file, path, format, options)
+                       : model::save(impl_->live, impl_->empty_modules, path, format, options);
+  });
 }
 
 namespace {

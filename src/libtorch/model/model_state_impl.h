@@ -3,6 +3,7 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <memory>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -18,10 +19,14 @@ namespace ckpt {
 struct ModelState::Impl {
   std::optional<weights::Weights> file;
   StateDict live;  ///< where there is no file
+  /// Of a live module: paths of modules that hold nothing (Dropout). torch::load asks for them, too.
+  std::vector<std::string> empty_modules;
   std::vector<TensorInfo> tensors;
   std::unordered_map<std::string_view, size_t> by_name;  ///< places in `tensors`, whose names it refers to
   std::string path;
 
+  /// ModelState::of().
+  static std::shared_ptr<Impl> of(StateDict tensors);
   /// Fills by_name; a name that is there twice, or nullptr.
   const std::string* index();
   /// kNotFound.
@@ -33,6 +38,12 @@ namespace model {
 /// Names of live tensors and how they are found: options, compiled. kInvalid for a bad pattern.
 LoadReport load(const weights::Weights& file, const StateDict& live, const WeightLoadOptions& options);
 LoadReport copy(const StateDict& from, const StateDict& live, const WeightLoadOptions& options);
+
+/// Writes live tensors. As ModelState::save; `empty_modules` get a level of their own in an archive.
+std::vector<std::string> save(const StateDict& tensors, const std::vector<std::string>& empty_modules,
+                              const std::string& path, Format format, const SaveOptions& options);
+std::vector<std::string> save(const weights::Weights& file, const std::string& path, Format format,
+                              const SaveOptions& options);
 
 /// The first tensor of the list that each is another name of: same memory, dtype, shape and strides; -1 where it is
 /// none.

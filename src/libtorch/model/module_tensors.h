@@ -29,4 +29,7 @@ size_t wrapper_prefix(const std::vector<std::string>& names);
 /// Takes that from the front of all.
 void strip_wrappers(std::vector<std::pair<std::string, at::Tensor>>& tensors);
 
+/// Paths of the modules that hold no tensor and no module, without the prefix of a wrapper.
+std::vector<std::string> empty_modules(const torch::nn::Module& module);
+
 }  // namespace ckpt::model
