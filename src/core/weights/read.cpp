@@ -84,7 +84,8 @@ void Weights::stream(const Tensor& tensor, const format::ByteSink& sink) const {
   std::unique_ptr<std::byte[]> buffer(new std::byte[static_cast<size_t>(std::min(stored.bytes, kPieceBytes))]);
   uint32_t crc = 0;
   for (uint64_t done = 0; done < stored.bytes;) {
-    if (done % kReadAheadBytes == 0) file.will_need(stored.file_offset + done, kReadAheadBytes * 2);
+    if (done % kReadAheadBytes == 0)
+      file.will_need(stored.file_offset + done, std::min(kReadAheadBytes * 2, stored.bytes - done));
     const std::span<std::byte> piece = as_span(buffer, std::min(kPieceBytes, stored.bytes - done));
     naming(tensor, [&] { file.read_at(stored.file_offset + done, piece); });
     done += piece.size();
