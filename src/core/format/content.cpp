@@ -1,6 +1,7 @@
 #include "core/format/content.h"
 
 #include <algorithm>
+#include <array>
 #include <string>
 
 namespace ckpt::format {
@@ -43,6 +44,11 @@ Content content_of(const io::File& file) {
   if (head[0] == '\x80' && head.size() > 1 && head[1] >= 2 && head[1] <= 5) return Content::kPickle;
   if (size >= kZipEndBytes && text_at(file, size, size - kZipEndBytes, 4) == "PK\x05\x06") return Content::kZip;
   return Content::kUnknown;
+}
+
+bool claims_weights(std::string_view path) {
+  static constexpr std::array<std::string_view, 5> kEndings{".pt", ".pth", ".ckpt", ".bin", ".safetensors"};
+  return std::any_of(kEndings.begin(), kEndings.end(), [&](std::string_view end) { return path.ends_with(end); });
 }
 
 }  // namespace ckpt::format

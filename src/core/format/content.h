@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <string_view>
 
 #include "core/io/file.h"
 
@@ -19,5 +20,9 @@ enum class Content : uint8_t {
 
 /// By the first bytes, with one exception: a damaged head is told by an intact tail.
 Content content_of(const io::File& file);
+
+/// Whether a name ends as files of weights do (.pt, .pth, .ckpt, .bin, .safetensors): with a content that is none of
+/// them the file is damaged, and not of another kind.
+bool claims_weights(std::string_view path);
 
 }  // namespace ckpt::format

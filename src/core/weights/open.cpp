@@ -34,7 +34,8 @@ Contents open_file(io::File file, const OpenOptions& options) {
     case Content::kEmpty:
       throw Error(ErrorCode::kCorrupt, file.path(), "is empty");
     case Content::kUnknown:
-      throw Error(ErrorCode::kCorrupt, file.path(), "is no torch file, archive or safetensors file");
+      throw Error(format::claims_weights(file.path()) ? ErrorCode::kCorrupt : ErrorCode::kUnsupported, file.path(),
+                  "is no torch file, archive or safetensors file");
   }
   keep_wanted(contents, options);
   return contents;
