@@ -2,17 +2,12 @@
 
 #include <torch/nn/module.h>
 #include <torch/optim.h>
-#include <torch/serialize/output-archive.h>
 
 #include <cstring>
 #include <memory>
 #include <utility>
 
-#include "ckpt/error.h"
 #include "ckpt/training_state.h"
-#include "core/base/quote.h"
-#include "libtorch/bridge/archive_tensors.h"
-#include "libtorch/bridge/torch_error.h"
 #include "libtorch/training/files.h"
 #include "libtorch/training/import.h"
 #include "libtorch/training/snapshot.h"
@@ -45,21 +40,6 @@ class TorchLibrary : public Library {
     run::RunWriter writer(input.run, input.wait);
     return writer.commit(snapshot.head(), training::files_of(snapshot, input.weights_copy), input.keep,
                          input.keep.monitor);
-  }
-
-  void write_part(const format::ArchiveFile& state, const std::string& part, io::BlockWriter& writer) const override {
-    const format::Archive* level = state.root().nested(part);
-    if (!level) throw Error(ErrorCode::kNotFound, state.file().path(), "has no part " + quote(part));
-    bridge::wrap_errors(state.file().path(), "writing a part", [&] {
-      bridge::ArchiveTensors tensors(state);
-      torch::serialize::OutputArchive archive;
-      bridge::copy_level(*level, tensors, archive);
-      // The callback never returns short, which would abort the process: the writer keeps the error.
-      archive.save_to([&](const void* data, size_t size) {
-        writer.append(ByteView(static_cast<const std::byte*>(data), size));
-        return size;
-      });
-    });
   }
 };
 

@@ -11,7 +11,6 @@
 #include <vector>
 
 #include "core/format/archive.h"
-#include "core/io/block_writer.h"
 #include "core/run/retention.h"
 #include "core/run/writer.h"
 
@@ -39,9 +38,6 @@ class Library {
   /// model; kNotFound: a state.pt lacks the part; kUnsupported, kCorrupt: its fields are of no known layout; and what
   /// RunWriter throws. `warnings` gets what was not as it should be.
   virtual run::Committed save(const SaveInput& input, std::vector<std::string>& warnings) const = 0;
-
-  /// Appends one part of a state.pt as a file of its own: what torch::save(module) would have written at that moment.
-  virtual void write_part(const format::ArchiveFile& state, const std::string& part, io::BlockWriter& writer) const = 0;
 };
 
 }  // namespace ckpt::program

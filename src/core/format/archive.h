@@ -60,6 +60,7 @@ class ArchiveFile {
   ArchiveFile(std::shared_ptr<const io::File> file, std::shared_ptr<const Archive> root);
 
   const io::File& file() const { return *file_; }
+  const std::shared_ptr<const io::File>& shared_file() const { return file_; }
   /// nullptr where the tree was not read from an archive.
   const ZipReader* zip() const { return zip_.get(); }
   const Archive& root() const { return *root_; }

@@ -32,29 +32,4 @@ at::Tensor ArchiveTensors::read(const format::StoredTensor& stored) {
   return tensor;
 }
 
-void copy_level(const format::Archive& level, ArchiveTensors& tensors, torch::serialize::OutputArchive& to) {
-  for (const auto& [name, value] : level.members) {
-    std::visit(
-        [&, &key = name](const auto& member) {
-          using Member = std::decay_t<decltype(member)>;
-          if constexpr (std::is_same_v<Member, std::monostate>) {
-            to.write(key, c10::IValue());
-          } else if constexpr (std::is_same_v<Member, format::StoredTensor>) {
-            to.write(key, tensors.read(member), /*is_buffer=*/!member.is_parameter);
-          } else if constexpr (std::is_same_v<Member, std::vector<format::StoredTensor>>) {
-            std::vector<at::Tensor> list;
-            for (const format::StoredTensor& one : member) list.push_back(tensors.read(one));
-            to.write(key, c10::IValue(list));
-          } else if constexpr (std::is_same_v<Member, std::shared_ptr<const format::Archive>>) {
-            torch::serialize::OutputArchive nested(to.compilation_unit());
-            copy_level(*member, tensors, nested);
-            to.write(key, nested);
-          } else {
-            to.write(key, c10::IValue(member));
-          }
-        },
-        value);
-  }
-}
-
 }  // namespace ckpt::bridge

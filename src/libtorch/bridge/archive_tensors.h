@@ -13,10 +13,6 @@
 
 #include "core/format/archive.h"
 
-namespace torch::serialize {
-class OutputArchive;
-}
-
 namespace ckpt::bridge {
 
 /// Reads tensors from the file, on the CPU. Views of one storage share one, and one that is stored under two names is
@@ -35,8 +31,5 @@ class ArchiveTensors {
   std::map<uint64_t, at::Tensor> storages_;  // by where they begin in the file
   std::map<Place, at::Tensor> tensors_;
 };
-
-/// Writes a level of an archive and all below it, as it is in the file.
-void copy_level(const format::Archive& level, ArchiveTensors& tensors, torch::serialize::OutputArchive& to);
 
 }  // namespace ckpt::bridge

@@ -1,0 +1,133 @@
+#include "core/weights/training_files.h"
+
+#include <utility>
+
+#include "core/base/json.h"
+#include "core/base/parallel.h"
+#include "core/format/archive_writer.h"
+#include "core/format/content.h"
+#include "core/format/state_layout.h"
+#include "core/format/torch_writer.h"
+#include "core/run/names.h"
+#include "core/run/writer.h"
+#include "core/weights/python_checkpoint.h"
+#include "core/weights/state_tree.h"
+#include "core/weights/weights.h"
+
+namespace ckpt::weights {
+namespace {
+
+/// A training state on its way into a file. What `tensors` refer to is kept by `source`.
+struct State {
+  format::ArchiveToWrite root;
+  std::vector<format::TensorToWrite> tensors;
+  run::CheckpointHead head;
+  std::shared_ptr<const void> source;
+};
+
+/// The CRC of every record that holds a tensor.
+void check_all(const Weights& weights) {
+  std::vector<const Tensor*> all;
+  for (const Tensor& tensor : weights.tensors()) all.push_back(&tensor);
+  weights.verify(all, default_threads());
+}
+
+State state_of(format::ArchiveFile file) {
+  const auto kept = std::make_shared<const format::ArchiveFile>(std::move(file));
+  State state{.root = {}, .tensors = {}, .head = head_of(*kept), .source = kept};
+  state.root = archive_to_write(*kept, state.tensors);
+  return state;
+}
+
+std::string escaped(const std::string& name) {
+  std::string result;
+  for (size_t begin = 0; begin <= name.size();) {
+    const size_t dot = std::min(name.find('.', begin), name.size());
+    if (begin > 0) result += '.';
+    result += format::escape_name(std::string_view(name).substr(begin, dot - begin));
+    begin = dot + 1;
+  }
+  return result;
+}
+
+/// Weights alone, as the part "model".
+State state_of_weights(const std::string& path, Converted& report) {
+  auto weights = std::make_shared<const Weights>(Weights::open(path));
+  check_all(*weights);
+  report.warnings = weights->warnings();
+  State state{.root = {}, .tensors = select(*weights, {.to = Format::kArchive}, report), .head = {}, .source = weights};
+  for (format::TensorToWrite& tensor : state.tensors) tensor.name = escaped(tensor.name);
+  const nlohmann::json description{{"parts", {{"model", {{"kind", "module"}}}}},
+                                   {"epoch", 0},
+                                   {"iteration", 0},
+                                   {"metrics", nlohmann::json::object()},
+                                   {"best_metric", nullptr},
+                                   {"metadata", nlohmann::json::object()}};
+  format::ArchiveToWrite head{{{"version", format::kStateVersion}, {"description", dump_json(description)}}};
+  state.root.members = {{format::kHeadPart, std::make_shared<const format::ArchiveToWrite>(std::move(head))},
+                        {"model", std::make_shared<const format::ArchiveToWrite>(format::archive_of(state.tensors))}};
+  return state;
+}
+
+/// The open file of a training state of ckpt, every byte of it checked.
+format::ArchiveFile open_state(const std::string& path) {
+  const Weights weights = Weights::open(path, {.whole = true});
+  check_all(weights);
+  return format::ArchiveFile::open(weights.files().front()->path());
+}
+
+State read_state(const std::string& path, Converted& report) {
+  if (holds_training_state(path)) return state_of(open_state(path));
+  const format::Content content = format::content_of(io::File::open(path));
+  if (content == format::Content::kZip || content == format::Content::kPickle) {
+    check_all(Weights::open(path, {.whole = true}));
+    const auto torch = format::TorchFile::open(io::File::open(path));
+    if (is_python_checkpoint(torch)) return state_of(training_state_of(torch, {}, report.warnings));
+  }
+  return state_of_weights(path, report);
+}
+
+void count(const std::vector<format::TensorToWrite>& tensors, Converted& report) {
+  report.tensors = tensors.size();
+  for (const format::TensorToWrite& tensor : tensors) report.bytes += tensor.data.bytes;
+}
+
+}  // namespace
+
+Converted convert_to_run(const std::string& in, const std::string& run) {
+  Converted report;
+  const State state = read_state(in, report);
+  count(state.tensors, report);
+  run::RunWriter writer(run);
+  const run::FileToWrite file{std::string(run::kStateName), report.bytes, [&](io::BlockWriter& blocks) {
+                                format::write_archive(blocks, state.root, state.tensors);
+                              }};
+  const run::Committed committed = writer.commit(state.head, {file}, {}, std::nullopt);
+  report.warnings.insert(report.warnings.end(), committed.warnings.begin(), committed.warnings.end());
+  report.outputs = {committed.path};
+  return report;
+}
+
+Converted convert_to_python(const std::string& in, const std::string& out) {
+  Converted report;
+  State state = state_of(open_state(in));
+  const format::PickleValue value = python_checkpoint_of(state.root, in, state.tensors, report.warnings);
+  count(state.tensors, report);
+  io::replace_file(out, [&](io::BlockWriter& writer) { format::write_torch(writer, value, state.tensors); });
+  report.outputs = {out};
+  return report;
+}
+
+bool holds_training_state(const std::string& path) {
+  const auto stat = io::stat(path);
+  if (stat && stat->type == io::FileType::kDirectory) return true;
+  try {
+    io::File file = io::File::open(path);
+    return format::content_of(file) == format::Content::kZip &&
+           format::TorchFile::open(std::move(file)).is_training_state();
+  } catch (const Error&) {
+    return false;
+  }
+}
+
+}  // namespace ckpt::weights

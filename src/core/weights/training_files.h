@@ -1,0 +1,23 @@
+// Whole training states from Python's checkpoints into runs of ckpt and back, as streams and without LibTorch.
+#pragma once
+
+#include <string>
+
+#include "ckpt/weights.h"
+#include "core/weights/convert.h"
+
+namespace ckpt::weights {
+
+/// Commits the training checkpoint of Python in `in` to the run `run` as iteration `iterations`, with model, ema,
+/// optimizer, scaler, epoch and metrics.best_metric; any other file of weights as the part "model" of iteration 0.
+/// Every CRC of `in` is checked first. outputs: the checkpoint. Errors as training_state_of() and RunWriter say.
+Converted convert_to_run(const std::string& in, const std::string& run);
+
+/// Writes a run (its newest checkpoint that verifies), a checkpoint or a state.pt as a training checkpoint of Python,
+/// atomically and durably.
+Converted convert_to_python(const std::string& in, const std::string& out);
+
+/// Whether `path` holds a training state of ckpt: a run, a checkpoint, or a state.pt.
+bool holds_training_state(const std::string& path);
+
+}  // namespace ckpt::weights
