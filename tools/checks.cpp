@@ -1,14 +1,15 @@
 #include "checks.h"
 
 #include <algorithm>
-#include <array>
 
 #include "ckpt/error.h"
 #include "core/base/bytes.h"
 #include "core/base/parallel.h"
 #include "core/base/quote.h"
-#include "core/format/archive.h"
+#include "core/format/pt2.h"
 #include "core/format/safetensors.h"
+#include "core/format/safetensors_shards.h"
+#include "core/format/torch_file.h"
 #include "core/format/verify.h"
 #include "core/run/manifest.h"
 #include "core/run/names.h"
@@ -18,7 +19,6 @@ namespace ckpt::tool {
 namespace {
 
 constexpr uint64_t kManifestLimit = 1 << 30;
-constexpr std::array<std::string_view, 5> kKnownEndings{".pt", ".pth", ".ckpt", ".bin", ".safetensors"};
 
 std::string text_at(const io::File& file, uint64_t offset, uint64_t most) {
   const uint64_t size = file.stat().bytes;
@@ -50,38 +50,78 @@ void add_damages(const std::string& path, std::vector<format::Damage> damages, F
   for (format::Damage& damage : damages) check.problems.push_back({path, "", std::move(damage)});
 }
 
+/// What the pickle of a torch file says of its tensors, every place checked; foreign globals go to `check`.
+std::vector<format::NamedTensor> tensors_of_pickle(const std::string& path, FileCheck& check) {
+  const format::TorchFile torch = format::TorchFile::open(io::File::open(path));
+  for (const auto& global : torch.globals()) {
+    if (!global.understood) check.foreign.push_back(global.name);
+  }
+  return format::tensors_below(torch, torch.root()).tensors;
+}
+
 void check_zip(const io::File& file, const format::BlockHashes* hashes, FileCheck& check) {
-  check.what = "archive";
   const std::string& path = file.path();
   const unsigned threads = default_threads();
+  std::optional<format::ZipReader> zip;
   std::optional<Error> unreadable;
+  std::vector<format::NamedTensor> tensors;
+  check.what = "zip file";
   try {
-    const format::ArchiveFile archive = format::ArchiveFile::open(path);
-    if (archive.zip()->crcs_absent()) check.warnings.push_back(printable(path) + ": has no CRCs, unverified");
-    add_damages(path,
-                format::check_file(archive.file(), hashes, archive.zip(), format::tensors_of(archive.root()), threads),
-                check);
-    return;
+    zip.emplace(file);
+    const bool pt2 = format::is_pt2(*zip);
+    check.what = pt2 ? ".pt2 file" : zip->find("constants.pkl") ? "archive" : "torch file";
+    tensors = pt2 ? format::read_pt2(*zip) : tensors_of_pickle(path, check);
+    if (zip->crcs_absent()) check.warnings.push_back(printable(path) + ": has no CRCs, unverified");
   } catch (const Error& error) {
     if (error.code() == ErrorCode::kIo || error.code() == ErrorCode::kNotFound) throw;
     unreadable = error;
   }
   // The records can be checked even where what they hold cannot be read.
+  if (zip || hashes) {
+    add_damages(path, format::check_file(file, hashes, zip ? &*zip : nullptr, std::move(tensors), threads), check);
+  }
+  if (!unreadable || !check.problems.empty()) return;
+  if (zip && unreadable->code() == ErrorCode::kUnsupported) {
+    check.warnings.push_back(printable(path) + ": only its CRCs were checked: " + unreadable->message());
+  } else {
+    check.problems.push_back(problem_of(path, *unreadable));
+  }
+}
+
+/// Without a manifest nothing tells whether its bytes are those that were written.
+void check_without_checksums(const std::string& path, std::string_view format, FileCheck& check) {
+  check.warnings.push_back(printable(path) + ": " + std::string(format) +
+                           " has no checksums; only its structure was checked");
+}
+
+void check_pickle(const io::File& file, const format::BlockHashes* hashes, FileCheck& check) {
+  check.what = "torch file (before 1.6)";
+  const std::string& path = file.path();
+  std::vector<format::NamedTensor> tensors;
+  std::optional<Error> unreadable;
   try {
-    const format::ZipReader zip(file);
-    check.what = "zip file";
-    add_damages(path, format::check_file(file, hashes, &zip, {}, threads), check);
-    if (!check.problems.empty()) return;
-    if (unreadable->code() == ErrorCode::kUnsupported || unreadable->code() == ErrorCode::kUnsafe) {
-      check.warnings.push_back(printable(path) + ": only its CRCs were checked: " + unreadable->message());
-      return;
-    }
+    tensors = tensors_of_pickle(path, check);
   } catch (const Error& error) {
     if (error.code() != ErrorCode::kCorrupt) throw;
-    if (hashes) add_damages(path, format::check_file(file, hashes, nullptr, {}, threads), check);
-    if (!check.problems.empty()) return;
+    unreadable = error;
   }
-  check.problems.push_back(problem_of(path, *unreadable));
+  if (hashes) {
+    add_damages(path, format::check_file(file, hashes, nullptr, std::move(tensors), default_threads()), check);
+  } else if (!unreadable) {
+    check_without_checksums(path, "the format before 1.6", check);
+  }
+  if (unreadable && check.problems.empty()) check.problems.push_back(problem_of(path, *unreadable));
+}
+
+void check_shards(const io::File& file, FileCheck& check) {
+  check.what = "sharded safetensors";
+  try {
+    format::read_sharded(file);
+    check_without_checksums(file.path(), "safetensors", check);
+  } catch (const Error& error) {
+    if (error.code() != ErrorCode::kCorrupt && error.code() != ErrorCode::kUnsafe) throw;
+    check.problems.push_back(problem_of(file.path(), error));
+  }
 }
 
 void check_safetensors(const io::File& file, const format::BlockHashes* hashes, FileCheck& check) {
@@ -98,8 +138,7 @@ void check_safetensors(const io::File& file, const format::BlockHashes* hashes, 
   if (hashes) {
     add_damages(path, format::check_file(file, hashes, nullptr, std::move(tensors), default_threads()), check);
   } else if (!unreadable) {
-    check.warnings.push_back(printable(path) +
-                             ": safetensors has no checksums; only its header and its size were checked");
+    check_without_checksums(path, "safetensors", check);
   }
   if (unreadable && check.problems.empty()) check.problems.push_back(problem_of(path, *unreadable));
 }
@@ -116,9 +155,7 @@ void check_manifest(const io::File& file, FileCheck& check) {
 
 /// A name that promises a format whose content is not there.
 bool claims_format(const std::string& path) {
-  const std::string name = io::file_name(path);
-  return name == run::kManifestName || std::any_of(kKnownEndings.begin(), kKnownEndings.end(),
-                                                   [&](std::string_view end) { return name.ends_with(end); });
+  return io::file_name(path) == run::kManifestName || format::claims_weights(path);
 }
 
 }  // namespace
@@ -143,9 +180,11 @@ FileCheck check_file(const std::string& path) {
       check.problems.push_back({path, "", {"", "", 0, "is empty"}});
       return check;
     case Content::kPickle:
-      if (!hashes) throw Error(ErrorCode::kUnsupported, path, "is a bare pickle, which has no checksums");
-      break;
+      check_pickle(file, hashes, check);
+      return check;
     case Content::kSafetensorsIndex:
+      check_shards(file, check);
+      return check;
     case Content::kUnknown:
       break;
   }

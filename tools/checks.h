@@ -18,7 +18,8 @@ using format::content_of;
 struct FileCheck {
   std::vector<run::Problem> problems;
   std::vector<std::string> warnings;
-  std::string what;  ///< "archive", "safetensors file", ...
+  std::vector<std::string> foreign = {};  ///< globals that a pickle names and that are not understood
+  std::string what;                       ///< "archive", "safetensors file", ...
 };
 
 /// Reads every byte of one file. Where it lies in a checkpoint, the manifest there is used too. kUnsupported for a

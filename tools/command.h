@@ -27,6 +27,8 @@ Action declare_list(CLI::App& app);
 Action declare_verify(CLI::App& app);
 Action declare_prune(CLI::App& app);
 Action declare_inspect(CLI::App& app);
+Action declare_diff(CLI::App& app);
+Action declare_convert(CLI::App& app);
 
 const std::vector<Command>& commands();
 

@@ -1,6 +1,6 @@
-// ckpt inspect PATH: what is in a run, a checkpoint or a file. Reads indexes only, no tensor.
-#include <algorithm>
-#include <ctime>
+// ckpt inspect PATH: what is in a run, a checkpoint or a file. Reads indexes only; tensors with --stats alone.
+#include "inspect.h"
+
 #include <memory>
 #include <utility>
 
@@ -9,94 +9,60 @@
 #include "command.h"
 #include "core/base/json.h"
 #include "core/base/parallel.h"
-#include "core/base/quote.h"
-#include "core/format/archive.h"
-#include "core/format/safetensors.h"
+#include "core/base/pattern.h"
 #include "core/run/names.h"
 #include "core/run/run.h"
+#include "core/weights/values.h"
 #include "text.h"
+#include "weights_flags.h"
 
 namespace ckpt::tool {
 namespace {
 
-struct Contents {
+struct Flags {
   std::string path;
-  std::string format;
-  std::vector<format::NamedTensor> tensors;
-  nlohmann::json metadata = nlohmann::json::object();
+  std::optional<std::string> match, key;
+  bool ema = false, stats = false;
 };
 
-/// Everything in the tree that is no tensor, as JSON; empty levels are left out.
-nlohmann::json values_of(const format::Archive& archive, bool escaped) {
-  nlohmann::json values = nlohmann::json::object();
-  for (const auto& [stored, value] : archive.members) {
-    const std::string name = escaped ? format::unescape_name(stored) : stored;
-    if (std::holds_alternative<std::monostate>(value)) values[name] = nullptr;
-    if (const auto* flag = std::get_if<bool>(&value)) values[name] = *flag;
-    if (const auto* number = std::get_if<int64_t>(&value)) values[name] = *number;
-    if (const auto* number = std::get_if<double>(&value)) values[name] = json_number(*number);
-    if (const auto* text = std::get_if<std::string>(&value)) values[name] = *text;
-    if (const auto* list = std::get_if<std::vector<int64_t>>(&value)) values[name] = *list;
-    if (const auto* list = std::get_if<std::vector<double>>(&value)) {
-      for (const double number : *list) values[name].push_back(json_number(number));
-    }
-    if (const auto* nested = std::get_if<std::shared_ptr<const format::Archive>>(&value)) {
-      nlohmann::json below = values_of(**nested, escaped);
-      if (!below.empty()) values[name] = std::move(below);
-    }
+bool holds_pickle(Format format) {
+  return format == Format::kTorch || format == Format::kTorchLegacy || format == Format::kTorchScript ||
+         format == Format::kArchive;
+}
+
+/// What a file says beside its tensors.
+nlohmann::json metadata_of(const weights::Weights& weights) {
+  if (holds_pickle(weights.format())) {
+    nlohmann::json values =
+        weights::values_of(format::TorchFile::open(io::File::open(weights.files().front()->path())));
+    return values.is_object() ? values : nlohmann::json{{"value", values}};
   }
-  return values;
+  return weights.metadata();
 }
 
-/// A state.pt describes itself and each of its parts by a JSON text inside the archive: shown as what it says.
-void unfold_descriptions(nlohmann::json& values, const std::string& path) {
-  for (auto& part : values) {
-    if (!part.is_object()) continue;
-    const auto description = part.find("description");
-    if (description == part.end() || !description->is_string()) continue;
-    *description = parse_json(description->get<std::string>(), path);
+Inspected inspect_file(const std::string& path, OpenOptions options, Output& output) {
+  if (content_of(io::File::open(path)) == Content::kManifest) {
+    throw Error(ErrorCode::kUnsupported, path, "is the manifest of a checkpoint; inspect its directory");
   }
-}
-
-Contents read_archive(const std::string& path) {
-  const format::ArchiveFile archive = format::ArchiveFile::open(path);
-  const bool own = format::is_training_state(archive.root());
-  Contents contents{path, "archive", format::tensors_of(archive.root(), own), values_of(archive.root(), own)};
-  if (own) unfold_descriptions(contents.metadata, path);
-  return contents;
-}
-
-Contents read_file(const std::string& path) {
-  const io::File file = io::File::open(path);
-  switch (content_of(file)) {
-    case Content::kZip:
-      return read_archive(path);
-    case Content::kSafetensors: {
-      format::SafetensorsIndex index = format::read_safetensors(file);
-      return {path, "safetensors", std::move(index.tensors), index.metadata};
-    }
-    case Content::kManifest:
-      throw Error(ErrorCode::kUnsupported, path, "is the manifest of a checkpoint; inspect its directory");
-    case Content::kPickle:
-      throw Error(ErrorCode::kUnsupported, path, "is a bare pickle (torch.save before 1.6, or Python's own)");
-    case Content::kEmpty:
-      throw Error(ErrorCode::kCorrupt, path, "is empty");
-    case Content::kUnknown:
-      break;
+  Inspected inspected{.path = path, .format = {}, .weights = open_weights(path, options, output)};
+  if (inspected.weights.format() == Format::kArchive && options.key.empty() && !options.ema) {
+    options.whole = true;
+    inspected.weights = weights::Weights::open(path, options);
   }
-  throw Error(ErrorCode::kUnsupported, path, "is no archive of LibTorch and no safetensors file");
+  inspected.format = to_string(inspected.weights.format());
+  inspected.metadata = metadata_of(inspected.weights);
+  return inspected;
 }
 
-Contents read_checkpoint(const run::Checkpoint& checkpoint) {
+Inspected inspect_checkpoint(const run::Checkpoint& checkpoint, OpenOptions options, Output& output) {
   if (!checkpoint.manifest) {
     throw Error(ErrorCode::kCorrupt, checkpoint.path,
                 std::string(to_string(checkpoint.state)) + ": " + checkpoint.reason);
   }
   const run::Manifest& manifest = *checkpoint.manifest;
-  Contents contents = read_archive(checkpoint.path + "/" + std::string(run::kStateName));
-  contents.path = checkpoint.path;
-  contents.format = "checkpoint";
-
+  options.whole = options.key.empty() && !options.ema;
+  const std::string state = checkpoint.path + "/" + std::string(run::kStateName);
+  Inspected inspected{.path = checkpoint.path, .format = "checkpoint", .weights = open_weights(state, options, output)};
   nlohmann::json metrics = nlohmann::json::object();
   for (const auto& [name, value] : manifest.metrics) metrics[name] = json_number(value);
   nlohmann::json files = nlohmann::json::object();
@@ -105,224 +71,159 @@ Contents read_checkpoint(const run::Checkpoint& checkpoint) {
   if (manifest.monitor) {
     monitor = {{"metric", manifest.monitor->metric}, {"mode", manifest.monitor->mode == Mode::kMax ? "max" : "min"}};
   }
-  contents.metadata = {{"path", checkpoint.path},     {"iteration", manifest.iteration},
-                       {"epoch", manifest.epoch},     {"metrics", metrics},
-                       {"monitor", monitor},          {"metadata", manifest.metadata},
-                       {"save_id", manifest.save_id}, {"sequence", manifest.sequence},
-                       {"time", manifest.time},       {"files", files},
-                       {"state", contents.metadata}};
-  return contents;
+  inspected.metadata = {{"path", checkpoint.path},
+                        {"iteration", manifest.iteration},
+                        {"epoch", manifest.epoch},
+                        {"metrics", metrics},
+                        {"monitor", monitor},
+                        {"metadata", manifest.metadata},
+                        {"save_id", manifest.save_id},
+                        {"sequence", manifest.sequence},
+                        {"time", manifest.time},
+                        {"files", files},
+                        {"state", metadata_of(inspected.weights)}};
+  return inspected;
 }
 
-Contents read_run(const std::string& path, Output& output) {
+Inspected inspect_run(const std::string& path, const OpenOptions& options, Output& output) {
   const io::Directory directory = io::Directory::open(path);
   const auto selection = run::select(directory, {.verify = false}, default_threads());
   if (!selection) throw Error(ErrorCode::kNotFound, path, "holds no checkpoint");
   for (const auto& passed : selection->passed_over) {
     output.warn("passed over " + printable(passed.path) + ": " + passed.reason);
   }
-  Contents contents = read_checkpoint(selection->checkpoint);
-  contents.format = "run";
-  contents.metadata["checkpoints"] = run::scan(directory).checkpoints.size();
-  return contents;
+  Inspected inspected = inspect_checkpoint(selection->checkpoint, options, output);
+  inspected.format = "run";
+  inspected.metadata["checkpoints"] = run::scan(directory).checkpoints.size();
+  return inspected;
 }
 
-Contents read_contents(const std::string& given, Output& output) {
-  switch (kind_of(given)) {
+Inspected inspect_path(const Flags& flags, Output& output) {
+  const std::string path = without_trailing_slash(flags.path);
+  const OpenOptions options{.key = flags.key.value_or(""), .ema = flags.ema};
+  switch (kind_of(path)) {
     case PathKind::kRun:
-      return read_run(given, output);
+      return inspect_run(path, options, output);
     case PathKind::kCheckpoint: {
-      const std::string path = resolve_link(given);
-      return read_checkpoint(run::read_checkpoint(io::Directory::open(io::parent_path(path)), io::file_name(path)));
+      const std::string real = resolve_link(path);
+      return inspect_checkpoint(run::read_checkpoint(io::Directory::open(io::parent_path(real)), io::file_name(real)),
+                                options, output);
     }
     case PathKind::kFile:
       break;
   }
-  return read_file(given);
+  return inspect_file(path, options, output);
 }
 
-nlohmann::json to_json(const Contents& contents) {
+void find_ties(Inspected& inspected) {
+  const auto& tensors = inspected.weights.tensors();
+  std::map<int64_t, std::vector<std::string>> groups;
+  for (const weights::Tensor& tensor : tensors) {
+    if (tensor.tied_to < 0) continue;
+    auto& group = groups[tensor.tied_to];
+    if (group.empty()) group.push_back(tensors[static_cast<size_t>(tensor.tied_to)].name);
+    group.push_back(tensor.name);
+  }
+  for (auto& [first, names] : groups) inspected.ties.push_back(std::move(names));
+}
+
+void add_stats(Inspected& inspected, Output& output) {
+  output.progress("reading the tensors of " + printable(inspected.path));
+  std::vector<weights::Stats> all(inspected.shown.size());
+  const auto is_read = [&](size_t i) { return inspected.shown[i]->stored.layout == format::TensorLayout::kStrided; };
+  parallel_for(all.size(), default_threads(), [&](size_t i) {
+    if (is_read(i)) all[i] = weights::stats(inspected.weights, *inspected.shown[i]);
+  });
+  for (size_t i = 0; i < all.size(); ++i) {
+    if (is_read(i)) inspected.stats.emplace(inspected.shown[i]->name, all[i]);
+  }
+  output.progress("");
+}
+
+nlohmann::json to_json(const weights::Stats& stats) {
+  nlohmann::json json{{"nan", stats.nan}, {"inf", stats.inf}};
+  for (const auto& [key, value] :
+       {std::pair{"min", stats.min}, {"max", stats.max}, {"mean", stats.mean}, {"std", stats.std}}) {
+    json[key] = stats.finite ? json_number(value) : nlohmann::json();
+  }
+  return json;
+}
+
+nlohmann::json to_json(const Inspected& inspected, bool with_stats) {
   nlohmann::json tensors = nlohmann::json::array();
-  for (const auto& [name, tensor] : contents.tensors) {
-    tensors.push_back(
-        {{"name", name}, {"dtype", ckpt::name(tensor.dtype)}, {"shape", tensor.shape}, {"bytes", tensor.bytes}});
+  for (const weights::Tensor* tensor : inspected.shown) {
+    const format::StoredTensor& stored = tensor->stored;
+    tensors.push_back({{"name", tensor->name},
+                       {"dtype", ckpt::name(stored.dtype)},
+                       {"shape", stored.shape},
+                       {"bytes", stored.bytes}});
   }
-  return {{"format", contents.format}, {"tensors", tensors}, {"metadata", contents.metadata}};
+  nlohmann::json foreign = nlohmann::json::array(), globals = nlohmann::json::array();
+  for (const auto& global : inspected.weights.globals()) {
+    if (!global.understood) foreign.push_back(global.name);
+    globals.push_back({{"name", global.name}, {"understood", global.understood}});
+  }
+  nlohmann::json json{{"format", inspected.format},
+                      {"tensors", tensors},
+                      {"metadata", inspected.metadata},
+                      {"ties", inspected.ties},
+                      {"foreign", foreign},
+                      {"globals", globals},
+                      {"wasted_bytes", inspected.weights.wasted_bytes()}};
+  if (with_stats) {
+    json["stats"] = nlohmann::json::object();
+    for (const auto& [name, stats] : inspected.stats) json["stats"][name] = to_json(stats);
+  }
+  return json;
 }
 
-/// "2026-11-25 02:21:12 UTC" for Unix seconds.
-std::string utc_text(double seconds) {
-  const auto time = static_cast<std::time_t>(std::clamp(seconds, 0.0, 253402300799.0));  // to the end of year 9999
-  std::tm parts = {};
-  gmtime_r(&time, &parts);
-  char text[32];
-  return {text, std::strftime(text, sizeof text, "%F %T UTC", &parts)};
-}
-
-/// A leaf of the metadata on one line.
-std::string leaf(const nlohmann::json& value) {
-  if (value.is_string()) {
-    const std::string& text = value.get_ref<const std::string&>();
-    return text.empty() ? "\"\"" : printable(text);
+int inspect(const Flags& flags, Output& output) {
+  std::optional<Pattern> match;
+  if (flags.match) match.emplace(*flags.match, "--match");
+  Inspected inspected = inspect_path(flags, output);
+  for (const weights::Tensor& tensor : inspected.weights.tensors()) {
+    if (!match || match->matches(tensor.name)) inspected.shown.push_back(&tensor);
   }
-  if (value.is_number_float()) return human_number(value.get<double>());
-  return dump_json(value);
-}
-
-/// "key  value" lines, nested objects indented below their key; null and empty ones are left out.
-void print_values(const nlohmann::json& values, size_t depth, Output& output) {
-  for (const auto& [key, value] : values.items()) {
-    if (value.is_null() || ((value.is_object() || value.is_array()) && value.empty())) continue;
-    const std::string indent(2 * depth, ' ');
-    const std::string shown = printable(key);
-    if (value.is_object() && depth < 8) {
-      output.line(indent + shown);
-      print_values(value, depth + 1, output);
-    } else {
-      const std::string gap(shown.size() < 18 ? 18 - shown.size() : 1, ' ');
-      output.line(indent + shown + gap + leaf(value));
-    }
-  }
-}
-
-void print_table(const Table& table, Output& output) {
-  std::vector<std::string> lines = table.lines();
-  lines[0] = output.paint(Style::kDim, lines[0]);
-  output.line("");
-  for (const std::string& line : lines) output.line(line);
-}
-
-/// "lr 0.002, betas [0.9,0.999]": the flat members of an object.
-std::string flat_values(const nlohmann::json& values) {
-  std::string text;
-  for (const auto& [key, value] : values.items()) {
-    if (value.is_object() || value.is_null()) continue;
-    text += (text.empty() ? "" : ", ") + printable(key) + " " + leaf(value);
-  }
-  return text;
-}
-
-/// What the description of a part says beyond its type, on one line.
-std::string part_details(const nlohmann::json& description) {
-  if (!description.is_object()) return "";
-  const auto groups = description.find("groups");
-  if (groups == description.end() || !groups->is_array()) {
-    nlohmann::json flat = description;
-    flat.erase("type");
-    for (const char* key : {"hyperparameters", "counters"}) {
-      if (flat.contains(key) && flat[key].is_object()) flat.update(flat[key]);
-    }
-    return flat_values(flat);
-  }
-  std::string text;
-  for (const auto& group : *groups) {
-    const std::string options = group.is_object() ? flat_values(group.value("options", nlohmann::json())) : "";
-    text += (text.empty() ? "" : "; ") + options;
-  }
-  return text;
-}
-
-/// The parts of a state.pt, a row each.
-void print_parts(const nlohmann::json& state, const Contents& contents, Output& output) {
-  Table table;
-  table.add_column("part", Table::Align::kLeft);
-  table.add_column("kind", Table::Align::kLeft);
-  table.add_column("tensors", Table::Align::kRight);
-  table.add_column("size", Table::Align::kRight);
-  table.add_column("", Table::Align::kLeft);
-  for (const auto& [name, part] : state["ckpt"]["description"]["parts"].items()) {
-    uint64_t count = 0, bytes = 0;
-    for (const auto& [tensor_name, tensor] : contents.tensors) {
-      if (!tensor_name.starts_with(name + ".")) continue;
-      ++count;
-      bytes += tensor.bytes;
-    }
-    const auto text = [&](const char* key) { return part.is_object() && part.contains(key) ? leaf(part[key]) : ""; };
-    const nlohmann::json own = state.value(name, nlohmann::json::object());
-    const std::string details = own.is_object() ? part_details(own.value("description", nlohmann::json())) : "";
-    const std::string type = text("type");
-    table.add_row({printable(name), text("kind") + (type.empty() ? "" : " " + type), std::to_string(count),
-                   human_bytes(bytes), details});
-  }
-  print_table(table, output);
-}
-
-/// The description of a state.pt, or null: in an archive at the top, in a checkpoint below "state".
-nlohmann::json state_of(const nlohmann::json& metadata) {
-  const nlohmann::json state = metadata.is_object() && metadata.contains("state") ? metadata["state"] : metadata;
-  const nlohmann::json::json_pointer parts("/ckpt/description/parts");
-  return state.is_object() && state.contains(parts) && state[parts].is_object() ? state : nlohmann::json();
-}
-
-void print_tensors(const Contents& contents, Output& output) {
-  Table table;
-  table.add_column("tensor", Table::Align::kLeft);
-  table.add_column("dtype", Table::Align::kLeft);
-  table.add_column("shape", Table::Align::kLeft);
-  table.add_column("size", Table::Align::kRight);
-  for (const auto& [name, tensor] : contents.tensors) {
-    table.add_row(
-        {printable(name), std::string(ckpt::name(tensor.dtype)), human_shape(tensor.shape), human_bytes(tensor.bytes)});
-  }
-  print_table(table, output);
-}
-
-void print_text(const Contents& contents, Output& output) {
-  uint64_t bytes = 0, elements = 0;
-  for (const auto& [name, tensor] : contents.tensors) {
-    bytes += tensor.bytes;
-    elements += tensor.elements;
-  }
-  output.line(output.paint(Style::kBold, printable(contents.path)) + "  " + contents.format + ", " +
-              counted(contents.tensors.size(), "tensor") + ", " + std::to_string(elements) + " elements, " +
-              human_bytes(bytes));
-  nlohmann::json shown = contents.metadata;
-  const nlohmann::json state = state_of(shown);
-  if (state.is_object()) {
-    // The table of parts says what a person wants to know of it; --json has all.
-    if (shown.contains("state")) {
-      shown.erase("state");
-    } else {
-      shown = state["ckpt"]["description"];
-      shown.erase("parts");
-    }
-  }
-  if (shown.contains("time") && shown["time"].is_number()) shown["time"] = utc_text(shown["time"].get<double>());
-  if (!shown.empty()) {
-    output.line("");
-    print_values(shown, 0, output);
-  }
-  if (state.is_object()) print_parts(state, contents, output);
-  if (!contents.tensors.empty()) print_tensors(contents, output);
+  find_ties(inspected);
+  if (flags.stats) add_stats(inspected, output);
+  output.object(to_json(inspected, flags.stats));
+  print_text(inspected, output);
+  return 0;
 }
 
 }  // namespace
 
 Action declare_inspect(CLI::App& app) {
-  auto path = std::make_shared<std::string>();
+  auto flags = std::make_shared<Flags>();
   app.description(
-      "Shows what is in a checkpoint, a run (its newest checkpoint) or a file (an archive of torch::serialize,\n"
-      "safetensors): format, metadata, and name, dtype, shape and size of every tensor. Reads no tensor.");
-  app.add_option("PATH", *path, "run, checkpoint or file")->required();
+      "Shows what is in a checkpoint, a run (its newest checkpoint) or a file of weights: format, metadata, and name,\n"
+      "dtype, shape and size of every tensor. Reads torch.save (old and new), TorchScript, .pt2, safetensors and its\n"
+      "sharded index, archives of torch::serialize, told by content; no code of the file is ever run. Reads no tensor\n"
+      "without --stats.");
+  app.add_option("PATH", flags->path, "run, checkpoint or file")->required();
+  app.add_flag("--stats", flags->stats, "min, max, mean, std, NaN and Inf of each tensor");
+  app.add_option("--match", flags->match, "only the tensors whose name RE (RE2) matches")->type_name("RE");
+  app.add_option("--key", flags->key, "dotted path to the weights in a training file; a part of a checkpoint")
+      ->type_name("K");
+  app.add_flag("--ema", flags->ema, "the averaged weights of a training file or checkpoint");
   app.footer(
+      "Of a training file the weights are shown (model_state_dict, state_dict, model, ...); its other values are the\n"
+      "metadata. Globals that a pickle names and that are not understood are listed and never imported or run.\n"
+      "\n"
       "Examples:\n"
-      "  ckpt inspect runs/digits\n"
-      "  ckpt inspect runs/digits/step-000000001500\n"
+      "  ckpt inspect resnet50.pth\n"
+      "  ckpt inspect runs/digits/step-000000001500 --stats --match '^model\\.'\n"
       "  ckpt inspect --json model.pt | jq -r '.tensors[].name'\n"
       "\n"
       "Exit codes:\n"
       "  0  shown\n"
+      "  1  --match is no regular expression\n"
       "  2  usage\n"
       "  3  it cannot be read\n"
       "  4  it is damaged (verify says where), or asks for what a reader must not do\n"
-      "  6  it does not exist, or the run is empty\n"
+      "  6  it does not exist, holds no tensors, or the run is empty\n"
       "  7  it is of a kind that cannot be read here");
-  return [path](Output& output) {
-    const Contents contents = read_contents(without_trailing_slash(*path), output);
-    output.object(to_json(contents));
-    print_text(contents, output);
-    return 0;
-  };
+  return [flags](Output& output) { return inspect(*flags, output); };
 }
 
 }  // namespace ckpt::tool

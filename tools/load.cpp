@@ -1,4 +1,4 @@
-// ckpt load RUN: which checkpoint to resume from. A script takes the path from stdout; the rest is on stderr.
+// ckpt load PATH: which checkpoint to resume from. A script takes the path from stdout; the rest is on stderr.
 #include <algorithm>
 #include <array>
 #include <memory>
@@ -11,8 +11,11 @@
 #include "core/base/quote.h"
 #include "core/run/names.h"
 #include "core/run/run.h"
+#include "core/weights/convert.h"
+#include "core/weights/python_checkpoint.h"
 #include "parts.h"
 #include "text.h"
+#include "weights_flags.h"
 
 namespace ckpt::tool {
 namespace {
@@ -95,10 +98,14 @@ std::string summary(const run::Manifest& manifest) {
   return text;
 }
 
+nlohmann::json to_json(const std::map<std::string, double>& metrics) {
+  nlohmann::json json = nlohmann::json::object();
+  for (const auto& [name, value] : metrics) json[name] = json_number(value);
+  return json;
+}
+
 nlohmann::json to_json(const run::Selection& selection) {
   const run::Manifest& manifest = *selection.checkpoint.manifest;
-  nlohmann::json metrics = nlohmann::json::object();
-  for (const auto& [name, value] : manifest.metrics) metrics[name] = json_number(value);
   nlohmann::json passed_over = nlohmann::json::array();
   for (const auto& passed : selection.passed_over) {
     passed_over.push_back({{"path", passed.path}, {"reason", passed.reason}});
@@ -106,8 +113,49 @@ nlohmann::json to_json(const run::Selection& selection) {
   return {{"path", selection.checkpoint.path},
           {"iteration", manifest.iteration},
           {"epoch", manifest.epoch},
-          {"metrics", metrics},
+          {"metrics", to_json(manifest.metrics)},
           {"passed_over", passed_over}};
+}
+
+/// What a training checkpoint of Python says of itself; std::nullopt for other files.
+std::optional<run::CheckpointHead> head_of(const weights::Weights& weights) {
+  if (weights.format() != Format::kTorch && weights.format() != Format::kTorchLegacy) return std::nullopt;
+  const auto torch = format::TorchFile::open(io::File::open(weights.path()));
+  if (!weights::is_python_checkpoint(torch)) return std::nullopt;
+  std::vector<std::string> ignored;
+  return weights::head_of(weights::training_state_of(torch, {.optimizer = false}, ignored));
+}
+
+/// A file of weights, checked as verify does; with --out its weights in the format of that name.
+int load_file(const Flags& flags, const std::string& path, const std::string& part, Output& output) {
+  if (flags.which) throw Error(ErrorCode::kUsage, "", "--which needs a run, and " + quote(path) + " is a file");
+  if (part == "optimizer" || part == "all") {
+    throw Error(ErrorCode::kUsage, "", "--part " + part + " needs a run or checkpoint; convert takes whole files");
+  }
+  output.progress("verifying " + printable(path));
+  const FileCheck check = check_file(path);
+  for (const std::string& warning : check.warnings) output.warn(warning);
+  if (!check.problems.empty()) {
+    throw Error(ErrorCode::kCorrupt, path, "damaged: " + describe(check.problems.front()));
+  }
+  const weights::Weights weights = open_weights(path, {.ema = part == "ema"}, output);
+  uint64_t bytes = 0;
+  for (const weights::Tensor& tensor : weights.tensors()) bytes += tensor.tied_to < 0 ? tensor.stored.bytes : 0;
+  if (flags.out) {
+    const bool safetensors = flags.out->ends_with(".safetensors");
+    weights::convert(weights, *flags.out, {.to = safetensors ? Format::kSafetensors : Format::kArchive});
+  }
+  output.progress("");
+  const std::optional<run::CheckpointHead> head = head_of(weights);
+  output.object({{"path", path},
+                 {"iteration", head ? nlohmann::json(head->iteration) : nlohmann::json()},
+                 {"epoch", head ? nlohmann::json(head->epoch) : nlohmann::json()},
+                 {"metrics", head ? to_json(head->metrics) : nlohmann::json::object()},
+                 {"passed_over", nlohmann::json::array()}});
+  output.line(path);
+  output.note(std::string(to_string(weights.format())) + ", " + counted(weights.tensors().size(), "tensor") + ", " +
+              human_bytes(bytes) + (flags.out ? "; wrote " + part + " to " + printable(*flags.out) : ""));
+  return 0;
 }
 
 int load(const Flags& flags, Output& output) {
@@ -127,7 +175,7 @@ int load(const Flags& flags, Output& output) {
       selection = select_checkpoint(path);
       break;
     case PathKind::kFile:
-      throw Error(ErrorCode::kNotFound, path, "expected a run or checkpoint, found a file");
+      return load_file(flags, path, part, output);
   }
   output.progress("");
   for (const auto& passed : selection.passed_over) {
@@ -150,8 +198,9 @@ Action declare_load(CLI::App& app) {
   auto flags = std::make_shared<Flags>();
   app.description(
       "Finds the checkpoint to resume from: the newest one of a run that verifies (every byte is read), or the one\n"
-      "asked for. Prints its path alone on stdout; iteration, metrics and what was passed over go to stderr.");
-  app.add_option("RUN", flags->run, "run directory, or one checkpoint")->required();
+      "asked for. Prints its path alone on stdout; iteration, metrics and what was passed over go to stderr.\n"
+      "A file of weights (any format that inspect shows) is verified, and --out takes the weights out of it.");
+  app.add_option("RUN", flags->run, "run directory, one checkpoint, or a file of weights")->required();
   app.add_option("--which", flags->which, "which checkpoint (default: latest)")->type_name("latest|best|ITERATION");
   app.add_option("--part", flags->part, "what --out gets (default: model)")->type_name("model|ema|optimizer|all");
   app.add_option("--out", flags->out, "write it to FILE: .pt (archive) or .safetensors (model, ema)")

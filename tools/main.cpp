@@ -19,7 +19,9 @@ const std::vector<Command>& commands() {
       {"list", "list the checkpoints of a run", declare_list},
       {"verify", "read every byte and name what is damaged", declare_verify},
       {"prune", "delete the checkpoints that no rule keeps", declare_prune},
-      {"inspect", "show what is in a run, checkpoint or file", declare_inspect},
+      {"inspect", "show what is in a run, checkpoint or file of weights", declare_inspect},
+      {"diff", "compare the weights of two files of any formats", declare_diff},
+      {"convert", "write weights in another format; take over Python's training checkpoints", declare_convert},
   };
   return kCommands;
 }
@@ -31,7 +33,7 @@ namespace {
 }
 
 void print_help(Output& output) {
-  output.line("Checkpoints for LibTorch training runs.\n");
+  output.line("Checkpoints for LibTorch training runs, and everybody's weights.\n");
   output.line("Usage: ckpt COMMAND [OPTIONS] ...\n");
   output.line("Commands:");
   for (const Command& command : commands()) {
@@ -51,6 +53,7 @@ void print_help(Output& output) {
       "  ckpt verify runs/digits\n"
       "  DIR=$(ckpt load runs/digits)      # the newest checkpoint that is whole; exit code 6: nothing yet\n"
       "  ckpt prune runs/digits --keep-last 3 --keep-best 3 --monitor accuracy --mode max\n"
+      "  ckpt convert resnet50.pth resnet50.safetensors\n"
       "\n"
       "Exit codes:\n"
       "  0  ok\n"
@@ -66,10 +69,10 @@ void print_help(Output& output) {
 void print_version(Output& output) {
   output.line("ckpt " CKPT_VERSION);
   output.line("LibTorch " CKPT_LIBTORCH_VERSION);
-  output.line("formats: checkpoint 1, torch::serialize archive, safetensors");
+  output.line("formats: checkpoint 1, torch::serialize archive, torch.save, TorchScript, .pt2, safetensors");
   output.object({{"ckpt", CKPT_VERSION},
                  {"libtorch", CKPT_LIBTORCH_VERSION},
-                 {"formats", {"checkpoint", "archive", "safetensors"}}});
+                 {"formats", {"checkpoint", "archive", "torch", "torch-legacy", "torchscript", "pt2", "safetensors"}}});
 }
 
 size_t edit_distance(std::string_view a, std::string_view b) {
