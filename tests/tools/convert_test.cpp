@@ -113,6 +113,45 @@ TEST_F(Convert, AFailureLeavesTheOldOutput) {
   EXPECT_EQ(std::distance(std::filesystem::directory_iterator(dir_.path()), {}), 3) << "a temporary file was left";
 }
 
+TEST_F(Convert, APythonCheckpointBecomesACheckpointOfARunAndBack) {
+  const std::string python = data("python_checkpoints/adam.pt");
+  const Outcome there = ckpt({"convert", "--json", python, dir_ / "run", "--to", "checkpoint"});
+  ASSERT_EQ(there.code, 0) << there.err;
+  EXPECT_EQ(there.json().at("outputs"), nlohmann::json{dir_ / "run/step-000000000003"});
+  EXPECT_EQ(there.json().at("format"), "checkpoint");
+  const auto list = ckpt({"list", "--json", dir_ / "run"}).json().at("checkpoints").at(0);
+  EXPECT_EQ(list.at("epoch"), 1);
+  EXPECT_EQ(list.at("metrics"), (nlohmann::json{{"best_metric", 0.875}}));
+  EXPECT_EQ(ckpt({"verify", dir_ / "run"}).code, 0);
+  const Outcome back = ckpt({"convert", dir_ / "run", dir_ / "back.pt", "--to", "torch"});
+  ASSERT_EQ(back.code, 0) << back.err;
+  for (const char* key : {"model_state_dict", "ema_state_dict", "optim_state_dict"}) {
+    EXPECT_EQ(ckpt({"diff", python, dir_ / "back.pt", "--key", key}).code, 0) << key;
+  }
+  const auto values = ckpt({"inspect", "--json", dir_ / "back.pt"}).json().at("metadata");
+  EXPECT_EQ(values.at("iterations"), 3);
+  EXPECT_EQ(values.at("epoch"), 1);
+  EXPECT_EQ(values.at("best_metric"), 0.875);
+  EXPECT_EQ(values.at("gradient_scaler_state_dict").at("scale"), 1024.0);
+  EXPECT_EQ(ckpt({"convert", python, dir_ / "run", "--to", "checkpoint", "--dtype", "f16"}).code, 2);
+}
+
+TEST_F(Convert, PlainWeightsBecomeTheModelOfACheckpoint) {
+  ASSERT_EQ(ckpt({"convert", in_, dir_ / "run", "--to", "checkpoint"}).code, 0);
+  EXPECT_EQ(floats_in(dir_ / "run"), floats_in(in_));
+  EXPECT_EQ(ckpt({"verify", dir_ / "run"}).code, 0);
+  EXPECT_EQ(ckpt({"convert", in_, in_, "--to", "checkpoint"}).code, 3) << "OUT is a file";
+}
+
+TEST_F(Convert, NamesAllThatTheTargetCannotHold) {
+  const Outcome outcome = ckpt({"convert", "--json", data("torch/dtypes.pt"), dir_ / "o.safetensors"});
+  EXPECT_EQ(outcome.code, 7) << outcome.err;
+  const std::string details = outcome.error().at("details").dump();
+  EXPECT_NE(details.find("complex128"), std::string::npos) << details;
+  EXPECT_EQ(ckpt({"convert", data("torch/dtypes.pt"), dir_ / "o.safetensors", "--exclude", "complex(32|128)"}).code, 0);
+  EXPECT_EQ(ckpt({"diff", data("torch/dtypes.pt"), dir_ / "o.safetensors"}).code, 1) << "two are left out";
+}
+
 TEST_F(Convert, TellsWhatIsWrong) {
   EXPECT_EQ(ckpt({"convert", dir_ / "absent", dir_ / "o.pt"}).code, 3);
   EXPECT_EQ(ckpt({"convert", in_, dir_ / "no/o.pt"}).code, 3);

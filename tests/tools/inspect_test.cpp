@@ -1,6 +1,11 @@
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
 #include "program.h"
+#include "weights_files.h"
 
 namespace ckpt::test {
 namespace {
@@ -97,6 +102,78 @@ TEST(Inspect, TakesTheNewestGoodOneOfARunAndSaysSo) {
   EXPECT_EQ(json.at("metadata").at("iteration"), 1);
   EXPECT_EQ(json.at("warnings").size(), 1u);
   EXPECT_EQ(ckpt({"inspect", dir / "run/step-000000000002"}).code, 4);
+}
+
+TEST(Inspect, ShowsTheWeightsOfATrainingFileAndItsValues) {
+  const auto json = ckpt({"inspect", "--json", data("torch/training-protocol2.pt")}).json();
+  EXPECT_EQ(json.at("format"), "torch");
+  EXPECT_EQ(json.at("tensors").at(0).at("name"), "conv.weight");
+  EXPECT_EQ(json.at("metadata").at("epoch"), 3);
+  EXPECT_EQ(json.at("metadata").at("optimizer").at("param_groups").at(0).at("lr"), 0.1);
+  const auto moved =
+      ckpt({"inspect", "--json", data("python_checkpoints/adam.pt"), "--key", "optim_state_dict.state.0"});
+  EXPECT_EQ(moved.json().at("tensors").size(), 3u) << moved.out;
+  const auto ema = ckpt({"inspect", "--json", data("python_checkpoints/adam.pt"), "--ema"});
+  EXPECT_EQ(ema.json().at("tensors").size(), 8u);
+  EXPECT_EQ(ckpt({"inspect", data("torch/training-protocol2.pt"), "--key", "epoch"}).code, 6);
+  EXPECT_EQ(ckpt({"inspect", data("torch/training-protocol2.pt"), "--ema"}).code, 6);
+}
+
+TEST(Inspect, TellsTheFormatOfEveryKindOfFile) {
+  for (const auto& [name, format] :
+       std::map<std::string, std::string>{{"torch/state_dict.pt", "torch"},
+                                          {"torch/shapes-legacy.pt", "torch-legacy"},
+                                          {"torch/traced.pt", "torchscript"},
+                                          {"torch/scripted.pt", "torchscript"},
+                                          {"archives/model-2.13.0.pt", "archive"},
+                                          {"pt2/net.pt2", "pt2"},
+                                          {"sharded/model.safetensors.index.json", "safetensors-index"},
+                                          {"safetensors/python.safetensors", "safetensors"}}) {
+    const Outcome outcome = ckpt({"inspect", "--json", data(name)});
+    ASSERT_EQ(outcome.code, 0) << name << outcome.err;
+    EXPECT_EQ(outcome.json().at("format"), format) << name;
+    EXPECT_FALSE(outcome.json().at("tensors").empty()) << name;
+    EXPECT_EQ(ckpt({"inspect", data(name)}).code, 0) << name;
+  }
+}
+
+TEST(Inspect, GivesStatisticsOnRequest) {
+  TempDir dir;
+  write_floats(dir / "x.safetensors",
+               {{"a", {{4}, {1, 2, std::nanf(""), -std::numeric_limits<float>::infinity()}}}, {"b", {{0}, {}}}});
+  const auto json = ckpt({"inspect", "--json", "--stats", dir / "x.safetensors"}).json();
+  EXPECT_EQ(json.at("stats").at("a"),
+            (nlohmann::json{{"min", 1.0}, {"max", 2.0}, {"mean", 1.5}, {"std", 0.5}, {"nan", 1}, {"inf", 1}}));
+  EXPECT_EQ(json.at("stats").at("b").at("min"), nullptr);
+  EXPECT_FALSE(ckpt({"inspect", "--json", dir / "x.safetensors"}).json().contains("stats"));
+  EXPECT_NE(ckpt({"inspect", "--stats", dir / "x.safetensors"}).out.find("mean"), std::string::npos);
+}
+
+TEST(Inspect, ChoosesTensorsByName) {
+  const auto json =
+      ckpt({"inspect", "--json", data("torch/training-protocol2.pt"), "--match", "^norm.*(bias|weight)$"}).json();
+  ASSERT_EQ(json.at("tensors").size(), 2u);
+  EXPECT_EQ(json.at("tensors").at(0).at("name"), "norm.weight");
+  EXPECT_EQ(ckpt({"inspect", data("torch/training-protocol2.pt"), "--match", "("}).code, 1);
+}
+
+TEST(Inspect, ListsForeignGlobalsAndRunsNone) {
+  const Outcome outcome = ckpt({"inspect", "--json", data("torch/foreign.pt")});
+  const auto json = outcome.json();
+  EXPECT_EQ(json.at("tensors").size(), 2u);
+  const auto& foreign = json.at("foreign");
+  EXPECT_NE(std::find(foreign.begin(), foreign.end(), "posix.system"), foreign.end());
+  EXPECT_EQ(json.at("warnings").size(), 1u);
+  EXPECT_TRUE(json.at("warnings").at(0).get<std::string>().starts_with(data("torch/foreign.pt"))) << outcome.err;
+  EXPECT_NE(ckpt({"inspect", data("torch/foreign.pt")}).out.find("never imported or run"), std::string::npos);
+}
+
+TEST(Inspect, TellsTiesAndWastedStorage) {
+  const auto json = ckpt({"inspect", "--json", data("torch/shapes.pt")}).json();
+  EXPECT_EQ(json.at("ties"), nlohmann::json::array({nlohmann::json::array({"base", "tied"})}));
+  EXPECT_EQ(json.at("wasted_bytes"), 0);
+  const auto row = ckpt({"inspect", "--json", data("torch/shapes.pt"), "--key", "row"}).json();
+  EXPECT_EQ(row.at("wasted_bytes"), 3 * 6 * 4) << "three of the four rows of its storage";
 }
 
 TEST(Inspect, RefusesOtherKindsWithWhatTheyAre) {

@@ -90,6 +90,26 @@ TEST(Load, IsCorruptWhereAllAreDamaged) {
   EXPECT_EQ(ckpt({"load", run}).out, "");
 }
 
+TEST(Load, TakesAFileOfWeights) {
+  TempDir dir;
+  const std::string file = data("python_checkpoints/adam.pt");
+  const Outcome outcome = ckpt({"load", "--json", file});
+  ASSERT_EQ(outcome.code, 0) << outcome.err;
+  EXPECT_EQ(outcome.json().at("iteration"), 3);
+  EXPECT_EQ(outcome.json().at("epoch"), 1);
+  EXPECT_EQ(outcome.json().at("metrics"), (nlohmann::json{{"best_metric", 0.875}}));
+  EXPECT_EQ(ckpt({"load", file, "--part", "ema", "--out", dir / "ema.safetensors"}).code, 0);
+  EXPECT_EQ(ckpt({"load", file, "--out", dir / "model.pt"}).code, 0);
+  EXPECT_EQ(ckpt({"diff", file, dir / "model.pt"}).code, 0);
+  EXPECT_EQ(ckpt({"diff", dir / "ema.safetensors", dir / "model.pt"}).code, 1);
+  EXPECT_EQ(ckpt({"load", file, "--which", "best"}).code, 2);
+  EXPECT_EQ(ckpt({"load", file, "--part", "optimizer", "--out", dir / "o.pt"}).code, 2);
+  std::filesystem::copy_file(data("torch/state_dict.pt"), dir / "damaged.pt");
+  const std::string bytes = read_all(dir / "damaged.pt");
+  flip_byte(dir / "damaged.pt", bytes.find("data/0") + 64);
+  EXPECT_EQ(ckpt({"load", dir / "damaged.pt"}).code, 4);
+}
+
 TEST(Load, TakesOneCheckpoint) {
   TempDir dir;
   const std::string run = three_in(dir / "run");

@@ -1,9 +1,12 @@
 #include <gtest/gtest.h>
 
+#include <cmath>
+
 #include "core/format/archive.h"
 #include "core/io/lock.h"
 #include "core/run/names.h"
 #include "program.h"
+#include "weights_files.h"
 
 namespace ckpt::test {
 namespace {
@@ -163,6 +166,42 @@ TEST(Verify, ToldByContentNotByName) {
   EXPECT_EQ(ckpt({"verify", dir / "old.pt"}).code, 4);
   write_all(dir / "zeros.pt", std::string(5000, '\0'));
   EXPECT_EQ(ckpt({"verify", dir / "zeros.pt"}).code, 4);
+}
+
+TEST(Verify, ChecksEveryFormat) {
+  for (const char* name : {"torch/state_dict.pt", "torch/shapes-legacy.pt", "torch/traced.pt", "pt2/net.pt2",
+                           "sharded/model.safetensors.index.json", "safetensors/python.safetensors"}) {
+    EXPECT_EQ(ckpt({"verify", "--strict", data(name)}).code, 0) << name;
+  }
+  TempDir dir;
+  for (const char* name : {"torch/state_dict.pt", "torch/shapes-legacy.pt", "torch/scripted.pt", "pt2/net.pt2"}) {
+    const std::string path = dir / std::filesystem::path(name).filename().string();
+    write_all(path, read_all(data(name)).substr(0, 900));
+    EXPECT_EQ(ckpt({"verify", path}).code, 4) << name;
+  }
+}
+
+TEST(Verify, StrictRefusesGlobalsThatAreNotUnderstood) {
+  const Outcome lax = ckpt({"verify", "--json", data("torch/foreign.pt")});
+  EXPECT_EQ(lax.code, 0);
+  EXPECT_NE(lax.json().at("warnings").at(0).get<std::string>().find("posix.system"), std::string::npos);
+  const Outcome strict = ckpt({"verify", "--json", "--strict", data("torch/foreign.pt")});
+  EXPECT_EQ(strict.code, 4);
+  EXPECT_EQ(strict.error().at("code"), "unsafe");
+  const Outcome text = ckpt({"verify", "--strict", data("torch/foreign.pt")});
+  EXPECT_TRUE(text.out.starts_with("unsafe")) << text.out;
+}
+
+TEST(Verify, FindsNaNOnRequest) {
+  TempDir dir;
+  write_floats(dir / "x.safetensors", {{"a", {{2}, {1, std::nanf("")}}}});
+  EXPECT_EQ(ckpt({"verify", dir / "x.safetensors"}).code, 0);
+  const Outcome outcome = ckpt({"verify", "--json", "--nan", dir / "x.safetensors"});
+  EXPECT_EQ(outcome.code, 1);
+  EXPECT_EQ(outcome.error().at("code"), "invalid");
+  EXPECT_EQ(outcome.json().at("problems").at(0).at("tensor"), "a");
+  add_checkpoint(dir / "run", {.iteration = 1, .state = data("tools/parts.pt")});
+  EXPECT_EQ(ckpt({"verify", "--nan", dir / "run", dir / "run/latest"}).code, 0);
 }
 
 TEST(Verify, GoesOnAfterAProblemAndExitsWithTheFirstOfItsOrder) {
