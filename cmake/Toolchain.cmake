@@ -1,13 +1,10 @@
-# Compiler settings for ckpt's own targets: warnings, sanitizers, ccache, the faster linker.
+# Compiler settings for ckpt's own targets: warnings, sanitizers, ccache.
 find_program(CKPT_CCACHE ccache)
 if(CKPT_CCACHE AND PROJECT_IS_TOP_LEVEL AND NOT CMAKE_CXX_COMPILER_LAUNCHER)
   set(CMAKE_CXX_COMPILER_LAUNCHER "${CKPT_CCACHE}")
 endif()
 
-find_program(CKPT_LLD ld.lld)
-if(CKPT_LLD AND PROJECT_IS_TOP_LEVEL AND NOT APPLE)
-  add_link_options(-fuse-ld=lld)
-endif()
+# The compiler's own linker: with lld 14 an exception that passes the cold part of a function aborts the program.
 
 if(CKPT_SANITIZE)
   add_compile_options("-fsanitize=${CKPT_SANITIZE}" -fno-omit-frame-pointer)

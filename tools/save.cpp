@@ -1,16 +1,20 @@
-// ckpt save RUN: commits files that a LibTorch trainer wrote with torch::save() as a checkpoint.
+// ckpt save RUN: commits files that a trainer wrote, in C++ or Python, as a checkpoint.
 #include <algorithm>
 #include <array>
 #include <chrono>
 #include <cmath>
 #include <memory>
+#include <set>
 
 #include "args.h"
 #include "checks.h"
 #include "command.h"
 #include "core/base/quote.h"
+#include "core/weights/module_state.h"
+#include "core/weights/python_checkpoint.h"
 #include "library.h"
 #include "text.h"
+#include "weights_flags.h"
 
 namespace ckpt::tool {
 namespace {
@@ -51,44 +55,57 @@ program::SaveInput parse(const Flags& flags) {
   return input;
 }
 
-/// An archive whose every byte was checked: LibTorch sees nothing else.
-format::ArchiveFile open_whole(const std::string& path, Output& output) {
-  const auto found = io::stat(path);
-  if (!found) throw Error(ErrorCode::kIo, path, "does not exist");
-  const io::File file = io::File::open(path);
-  const auto unsupported = [&](const std::string& what) {
-    return Error(ErrorCode::kUnsupported, path, "expected an archive of LibTorch's torch::save, found " + what);
-  };
-  switch (content_of(file)) {
-    case Content::kZip:
-      break;
-    case Content::kSafetensors:
-      throw unsupported("a safetensors file");
-    case Content::kPickle:
-      throw unsupported("a bare pickle (torch.save before 1.6, or Python's own)");
-    case Content::kManifest:
-      throw unsupported("the manifest of a checkpoint");
-    case Content::kSafetensorsIndex:
-    case Content::kUnknown:
-      throw unsupported("a file of an unknown kind");
-    case Content::kEmpty:
-      throw Error(ErrorCode::kCorrupt, path, "is empty");
-  }
+/// Every byte of an input is checked before anything is made of it.
+void require_whole(const std::string& path, Output& output) {
+  if (!io::stat(path)) throw Error(ErrorCode::kIo, path, "does not exist");
   output.progress("checking " + printable(path));
   const FileCheck check = check_file(path);
   if (!check.problems.empty()) {
     const run::Problem& problem = check.problems.front();
     throw Error(ErrorCode::kCorrupt, path, "damaged: " + describe(problem), {.tensor = problem.damage.tensor});
   }
+  for (const std::string& warning : check.warnings) output.warn(warning);
   output.progress("");
-  try {
-    format::ArchiveFile archive = format::ArchiveFile::open(path);
-    for (const std::string& warning : check.warnings) output.warn(warning);
-    return archive;
-  } catch (const Error& error) {
-    if (error.code() != ErrorCode::kUnsafe && error.code() != ErrorCode::kUnsupported) throw;
-    throw unsupported("a zip of another kind (" + error.message() + ")");
+}
+
+/// An input with weights: an archive of LibTorch as it is, or the weights in a file of any other format.
+struct ModelInput {
+  std::optional<weights::Weights> weights;
+  std::optional<format::ArchiveFile> archive;
+
+  std::vector<format::NamedTensor> tensors() const {
+    std::vector<format::NamedTensor> list;
+    for (const weights::Tensor& tensor : weights->tensors()) list.push_back({tensor.name, tensor.stored});
+    return list;
   }
+};
+
+ModelInput open_model(const std::string& path, Output& output) {
+  require_whole(path, output);
+  ModelInput input;
+  input.weights = open_weights(path, {.strip_wrappers = true, .verify = false}, output);
+  if (input.weights->format() == Format::kArchive) input.archive = format::ArchiveFile::open(path);
+  return input;
+}
+
+/// An archive of torch::save(optimizer) or a state.pt as it is; a state_dict of Python by the names of the model.
+format::ArchiveFile open_optimizer(const std::string& path, const ModelInput& model, Output& output) {
+  require_whole(path, output);
+  const Content content = content_of(io::File::open(path));
+  if (content != Content::kZip && content != Content::kPickle) {
+    throw Error(ErrorCode::kUnsupported, path, "expected an optimizer that LibTorch or Python saved");
+  }
+  const auto torch = format::TorchFile::open(io::File::open(path));
+  if (torch.is_script()) return format::ArchiveFile::open(path);
+  std::vector<std::string> warnings;
+  format::ArchiveFile state = weights::optimizer_state_of(torch, model.tensors(), warnings);
+  for (const std::string& warning : warnings) output.warn(printable(path) + ": " + warning);
+  return state;
+}
+
+/// The archive that `part` is imported from.
+void make_archive(ModelInput& input, const std::string& part, const std::set<std::string>* parameters) {
+  if (!input.archive) input.archive = weights::module_state_of(*input.weights, part, parameters);
 }
 
 /// What RUN may be, before anything is read: absent beside what is there, or a run.
@@ -119,11 +136,18 @@ int save(const Flags& flags, Output& output) {
   const steady_clock::time_point begin = steady_clock::now();
   program::SaveInput input = parse(flags);
   check_run(input.run);
-  const format::ArchiveFile model = open_whole(flags.model, output);
-  input.model = &model;
-  std::optional<format::ArchiveFile> ema, optimizer;
-  if (flags.ema) input.ema = &ema.emplace(open_whole(*flags.ema, output));
-  if (flags.optimizer) input.optimizer = &optimizer.emplace(open_whole(*flags.optimizer, output));
+  ModelInput model = open_model(flags.model, output), ema;
+  if (flags.ema) ema = open_model(*flags.ema, output);
+  std::optional<format::ArchiveFile> optimizer;
+  std::set<std::string> parameters;
+  if (flags.optimizer) {
+    input.optimizer = &optimizer.emplace(open_optimizer(*flags.optimizer, model, output));
+    parameters = weights::parameters_of(*optimizer);
+  }
+  make_archive(model, "model", parameters.empty() ? nullptr : &parameters);
+  input.model = &*model.archive;
+  if (flags.ema) make_archive(ema, "ema", parameters.empty() ? nullptr : &parameters);
+  if (flags.ema) input.ema = &*ema.archive;
 
   output.progress("saving to " + printable(input.run));
   std::vector<std::string> warnings;
@@ -147,15 +171,19 @@ int save(const Flags& flags, Output& output) {
 Action declare_save(CLI::App& app) {
   auto flags = std::make_shared<Flags>();
   app.description(
-      "Commits files that a LibTorch trainer wrote with torch::save() as one checkpoint of a run, durably, and "
-      "applies\n"
-      "retention. Prints its path. TrainingState and load_latest() of the library take it up, and so does ckpt load.");
+      "Commits files that a trainer wrote (torch::save() of C++, or weights of any format) as one checkpoint of a "
+      "run,\n"
+      "durably, and applies retention. Prints its path. TrainingState and load_latest() of the library take it up, "
+      "and\n"
+      "so does ckpt load.");
   app.add_option("RUN", flags->run, "run directory; made where absent (its parent must be there)")->required();
-  app.add_option("--model", flags->model, "weights: an archive of torch::save(module), or a state.pt")
+  app.add_option("--model", flags->model,
+                 "weights: an archive of torch::save(module), a state.pt, or a file of any format")
       ->type_name("FILE")
       ->required();
   app.add_option("--ema", flags->ema, "averaged weights, in the same form")->type_name("FILE");
-  app.add_option("--optimizer", flags->optimizer, "an archive of torch::save(optimizer), or a state.pt")
+  app.add_option("--optimizer", flags->optimizer,
+                 "an archive of torch::save(optimizer), a state.pt, or Python's state_dict")
       ->type_name("FILE");
   app.add_option("--optimizer-type", flags->optimizer_type, "what it is; without it told from its fields")
       ->type_name("sgd|adam|adamw|rmsprop|adagrad|lbfgs");

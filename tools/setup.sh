@@ -6,7 +6,7 @@
 # of python3, and where there is neither, Debian's libtorch-dev, which this script installs.
 set -euo pipefail
 
-packages=(g++ cmake ninja-build ccache lld nlohmann-json3-dev libcli11-dev libspdlog-dev libgtest-dev libbenchmark-dev
+packages=(g++ cmake ninja-build ccache nlohmann-json3-dev libcli11-dev libspdlog-dev libgtest-dev libbenchmark-dev
           libdeflate-dev libre2-dev libxxhash-dev zlib1g-dev)
 if [ -n "${CMAKE_PREFIX_PATH:-}${Torch_DIR:-}" ]; then
   libtorch="the one that CMAKE_PREFIX_PATH or Torch_DIR names"
@@ -29,7 +29,6 @@ for package in "${packages[@]}"; do
   case $package in  # a newer one from elsewhere will do
     cmake | ccache) command -v "$package" >/dev/null && continue ;;
     ninja-build) command -v ninja >/dev/null && continue ;;
-    lld) command -v ld.lld >/dev/null && continue ;;
   esac
   missing+=("$package")
 done

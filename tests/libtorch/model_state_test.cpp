@@ -86,7 +86,9 @@ TEST(ModelState, RefusesWhatIsNoFileOfWeights) {
   const TempDir dir;
   test::write_all(dir / "text", "these are no weights\n");
   test::write_all(dir / "empty", "");
-  EXPECT_EQ(error_of([&] { ModelState::open(dir / "text"); }).code(), ErrorCode::kCorrupt);
+  test::write_all(dir / "text.pth", "these are no weights\n");
+  EXPECT_EQ(error_of([&] { ModelState::open(dir / "text"); }).code(), ErrorCode::kUnsupported);
+  EXPECT_EQ(error_of([&] { ModelState::open(dir / "text.pth"); }).code(), ErrorCode::kCorrupt);
   EXPECT_EQ(error_of([&] { ModelState::open(dir / "empty"); }).code(), ErrorCode::kCorrupt);
   EXPECT_EQ(error_of([&] { ModelState::open(dir / "absent"); }).code(), ErrorCode::kNotFound);
 }

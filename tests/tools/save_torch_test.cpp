@@ -280,7 +280,7 @@ TEST(Save, RefusesWhatDoesNotFit) {
       {{"--model", dir / "absent.pt"}, 3},
       {{"--model", dir.path()}, 3},
       {{"--model", dir / "notes.txt"}, 7},
-      {{"--model", dir / "old.pt"}, 7},
+      {{"--model", dir / "old.pt"}, 4},
       {{"--model", dir / "empty.pt"}, 4},
       {{"--model", dir / "flipped.pt"}, 4},
       {{"--model", dir / "cut.pt"}, 4},
@@ -301,6 +301,26 @@ TEST(Save, RefusesWhatDoesNotFit) {
   }
   EXPECT_EQ(ckpt({"save", dir / "a/b", "--model", model, "--iteration", "1"}).code, 3);  // one level only
   EXPECT_EQ(ckpt({"save", model, "--model", model, "--iteration", "1"}).code, 3);        // a file
+}
+
+TEST(Save, TakesWeightsAndOptimizersOfPython) {
+  TempDir dir;
+  const std::string python = data("python_checkpoints/adam.pt");
+  const Outcome saved = ckpt({"save", dir / "run", "--model", python, "--optimizer", python, "--iteration", "3"});
+  ASSERT_EQ(saved.code, 0) << saved.err;
+  ASSERT_EQ(ckpt({"convert", python, dir / "other", "--to", "checkpoint"}).code, 0);
+  EXPECT_EQ(ckpt({"diff", dir / "run", dir / "other"}).code, 0);
+  const auto description = [&](const char* run) {
+    return ckpt({"inspect", "--json", dir / run}).json().at("metadata").at("state").at("optimizer").at("description");
+  };
+  EXPECT_EQ(description("run"), description("other"));
+  ASSERT_EQ(ckpt({"convert", python, dir / "w.safetensors"}).code, 0);
+  EXPECT_EQ(ckpt({"save", dir / "run", "--model", dir / "w.safetensors", "--ema", python, "--iteration", "4"}).code, 0);
+  EXPECT_EQ(ckpt({"diff", dir / "run", python}).code, 0);
+  EXPECT_EQ(
+      ckpt({"save", dir / "run", "--model", data("torch/state_dict.pt"), "--optimizer", python, "--iteration", "5"})
+          .code,
+      5);
 }
 
 TEST(Save, IsRefusedWhileAWriterHoldsTheRunAndWaitsWhenAsked) {

@@ -8,6 +8,7 @@
 #include "core/base/parallel.h"
 #include "core/base/pattern.h"
 #include "core/base/quote.h"
+#include "core/weights/renamer.h"
 
 namespace ckpt::weights {
 namespace {
@@ -15,36 +16,6 @@ namespace {
 using format::TensorToWrite;
 
 constexpr uint64_t kConvertBytes = 256 << 10;  // at once: little enough to stay in the cache
-
-class Renamer {
- public:
-  explicit Renamer(const std::vector<RenameRule>& rules) : rules_(rules) {
-    for (const RenameRule& rule : rules) {
-      patterns_.emplace_back(rule.from, "rename");
-      if (const std::string problem = patterns_.back().problem_with(rule.to); !problem.empty()) {
-        throw Error(ErrorCode::kInvalid, "",
-                    "rename: " + quote(rule.to) + " cannot replace " + quote(rule.from) + ": " + problem);
-      }
-    }
-  }
-
-  std::string operator()(std::string name) const {
-    for (size_t i = 0; i < rules_.size(); ++i) name = patterns_[i].replaced(name, rules_[i].to);
-    return name;
-  }
-
-  /// A module's path by what becomes of the beginning that it gives to names.
-  std::string module_path(const std::string& path) const {
-    if (path.empty()) return path;
-    std::string renamed = (*this)(path + ".");
-    if (renamed.ends_with('.')) renamed.pop_back();
-    return renamed;
-  }
-
- private:
-  const std::vector<RenameRule>& rules_;
-  std::vector<Pattern> patterns_;
-};
 
 DType target_dtype(DType from, const ConvertOptions& options) {
   return options.dtype && is_floating(from) ? *options.dtype : from;

@@ -45,11 +45,6 @@ format::ArchiveFile training_state_of(const format::TorchFile& file, const Pytho
 format::ArchiveFile optimizer_state_of(const format::TorchFile& file, const std::vector<format::NamedTensor>& model,
                                        std::vector<std::string>& warnings);
 
-/// A state with the part "optimizer" alone, of a Python checkpoint or of a file that holds optimizer.state_dict()
-/// itself. `model`: the tensors of its model in their order, from whatever file. Errors and `warnings` as above.
-format::ArchiveFile optimizer_state_of(const format::TorchFile& file, const std::vector<format::NamedTensor>& model,
-                                       std::vector<std::string>& warnings);
-
 /// What torch.save would be called with for a training state, and what it refers to in `tensors`, to which the steps of
 /// the optimizer are appended. `path`: the state's file, for errors. kUnsupported for parts that Python's checkpoint
 /// has no place for, unless a run can go on without them (generators, samplers, schedulers): those go to `warnings`.

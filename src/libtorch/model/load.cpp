@@ -7,6 +7,7 @@
 #include "ckpt/error.h"
 #include "core/base/pattern.h"
 #include "core/base/quote.h"
+#include "core/weights/renamer.h"
 #include "libtorch/bridge/tensor_reader.h"
 #include "libtorch/bridge/tensors.h"
 #include "libtorch/model/model_state_impl.h"
@@ -21,20 +22,10 @@ class Rules {
   explicit Rules(const WeightLoadOptions& options)
       : options_(options),
         excluded_(compile_patterns(options.exclude, "exclude")),
-        may_be_missing_(compile_patterns(options.may_be_missing, "may_be_missing")) {
-    for (const RenameRule& rule : options.rename) {
-      Pattern from(rule.from, "rename");
-      if (const std::string problem = from.problem_with(rule.to); !problem.empty()) {
-        throw Error(ErrorCode::kInvalid, "", "rename: " + quote(rule.to) + ": " + problem);
-      }
-      rename_.emplace_back(std::move(from), rule.to);
-    }
-  }
+        may_be_missing_(compile_patterns(options.may_be_missing, "may_be_missing")),
+        rename_(options.rename) {}
 
-  std::string live_name(std::string name) const {
-    for (const auto& [from, to] : rename_) name = from.replaced(name, to);
-    return name;
-  }
+  std::string live_name(const std::string& name) const { return rename_(name); }
   bool excludes(const std::string& name) const { return any_matches(excluded_, name); }
 
   MatchRules match_rules(std::function<bool(const Source&, const Source&)> same_values) const {
@@ -66,7 +57,7 @@ class Rules {
  private:
   const WeightLoadOptions& options_;
   std::vector<Pattern> excluded_, may_be_missing_;
-  std::vector<std::pair<Pattern, std::string>> rename_;
+  weights::Renamer rename_;
 };
 
 /// Adds a source by its live name, unless it is excluded.

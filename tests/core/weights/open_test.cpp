@@ -58,8 +58,12 @@ TEST_F(OpenTest, AnAbsentFileIsNotFoundAndOthersAreNoWeights) {
   for (const char* bytes : {"", "hello", "{\"a\": 1}", "\x93NUMPY",
                             "\x7f"
                             "ELF"}) {
+    // Where its name promises weights, it is damaged.
+    test::write_all(dir_ / "f.pt", bytes);
+    EXPECT_EQ(test::error_of([&] { Weights::open(dir_ / "f.pt"); }).code(), ErrorCode::kCorrupt) << bytes;
+    if (*bytes == '\0') continue;
     test::write_all(dir_ / "f", bytes);
-    EXPECT_EQ(test::error_of([&] { Weights::open(dir_ / "f"); }).code(), ErrorCode::kCorrupt) << bytes;
+    EXPECT_EQ(test::error_of([&] { Weights::open(dir_ / "f"); }).code(), ErrorCode::kUnsupported) << bytes;
   }
   EXPECT_EQ(test::error_of([&] { open_names({}); }).code(), ErrorCode::kNotFound);
 }
