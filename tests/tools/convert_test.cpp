@@ -70,7 +70,8 @@ TEST_F(Convert, TwoNamesThatMeetAreAMismatch) {
 
 TEST_F(Convert, ChangesTheDtypeOfFloatingTensors) {
   ASSERT_EQ(ckpt({"convert", in_, dir_ / "o.safetensors", "--dtype", "bf16"}).code, 0);
-  for (const auto& tensor : ckpt({"inspect", "--json", dir_ / "o.safetensors"}).json().at("tensors")) {
+  const nlohmann::json json = ckpt({"inspect", "--json", dir_ / "o.safetensors"}).json();
+  for (const auto& tensor : json.at("tensors")) {
     EXPECT_EQ(tensor.at("dtype"), "bfloat16");
   }
   EXPECT_EQ(ckpt({"convert", in_, dir_ / "p.safetensors", "--dtype", "int8"}).code, 2);
