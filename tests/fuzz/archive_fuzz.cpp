@@ -11,7 +11,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   try {
     const auto archive = ckpt::format::ArchiveFile::open(memory.open(file));
     for (const auto& named : ckpt::format::tensors_of(archive.root(), true)) {
-      const auto& tensor = named.tensor;
+      const auto& tensor = named.stored;
       if (tensor.contiguous() && tensor.elements > 0 && tensor.file_offset + tensor.bytes > file.size())
         __builtin_trap();
     }

@@ -23,7 +23,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   try {
     const ckpt::io::File file = memory.open(bytes);
     for (const auto& named : ckpt::format::read_pt2(ckpt::format::ZipReader(file))) {
-      const auto& tensor = named.tensor;
+      const auto& tensor = named.stored;
       if (tensor.elements > 0 && tensor.file_offset + ckpt::width(tensor.dtype) > bytes.size()) __builtin_trap();
     }
   } catch (const ckpt::Error&) {  // the one thing that may be thrown

@@ -21,7 +21,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     file.globals();
     file.state_dict_metadata(file.root());
     for (const auto& named : ckpt::format::tensors_below(file, file.root()).tensors) {
-      const auto& tensor = named.tensor;
+      const auto& tensor = named.stored;
       if (tensor.layout == ckpt::format::TensorLayout::kSparse || tensor.elements == 0) continue;
       uint64_t last = 0;
       for (size_t i = 0; i < tensor.shape.size(); ++i) {

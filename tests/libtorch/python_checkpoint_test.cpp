@@ -96,10 +96,10 @@ std::map<std::string, torch::Tensor> tensors_in(const std::string& path, const s
   const format::PickleNode node = key.empty() ? file.root() : file.find(file.root(), key);
   std::map<std::string, torch::Tensor> tensors;
   std::vector<bridge::TensorRead> reads;
-  for (const auto& [name, stored] : format::tensors_below(file, node).tensors) {
-    const auto dtype = stored.dtype == DType::kInt64 ? torch::kInt64 : torch::kFloat32;
-    tensors[name] = torch::empty(stored.shape, dtype);
-    reads.push_back({stored, tensors[name]});
+  for (const format::NamedTensor& named : format::tensors_below(file, node).tensors) {
+    const auto dtype = named.stored.dtype == DType::kInt64 ? torch::kInt64 : torch::kFloat32;
+    tensors[named.name] = torch::empty(named.stored.shape, dtype);
+    reads.push_back({named.stored, tensors[named.name]});
   }
   bridge::read_tensors(file.file(), reads, 1);
   return tensors;
@@ -285,9 +285,9 @@ TEST_P(PythonCheckpoint, GivesItsOptimizerToAModelFromAFile) {
     const format::ArchiveFile whole = format::ArchiveFile::open(dir / name);
     const format::Archive* part = whole.root().nested("optimizer");
     std::string text = *part->get<std::string>("description");
-    for (const auto& [tensor, at] : format::tensors_of(*part, true)) {
-      const std::vector<std::byte> bytes = whole.file().read_at(at.file_offset, at.bytes);
-      text += tensor + std::string(as_text(bytes));
+    for (const format::NamedTensor& named : format::tensors_of(*part, true)) {
+      const std::vector<std::byte> bytes = whole.file().read_at(named.stored.file_offset, named.stored.bytes);
+      text += named.name + std::string(as_text(bytes));
     }
     return text;
   };
@@ -439,7 +439,7 @@ TEST(PythonCheckpointSave, KeepsTiesTied) {
   const format::TorchFile file = format::TorchFile::open(io::File::open(dir / "tied.pt"));
   const auto below = format::tensors_below(file, file.root()).tensors;
   ASSERT_EQ(below.size(), 2u);
-  EXPECT_EQ(below[0].tensor.file_offset, below[1].tensor.file_offset);
+  EXPECT_EQ(below[0].stored.file_offset, below[1].stored.file_offset);
 }
 
 }  // namespace

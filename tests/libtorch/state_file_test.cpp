@@ -175,7 +175,7 @@ TEST(StateFile, KeepsTies) {
     ASSERT_NE(model, nullptr);
     const auto tensors = format::tensors_of(*model, true);
     ASSERT_EQ(tensors.size(), 2u);
-    EXPECT_EQ(tensors[0].tensor.record, tensors[1].tensor.record);
+    EXPECT_EQ(tensors[0].stored.record, tensors[1].stored.record);
   }
   load_state(other, dir / "state.pt");
   EXPECT_TRUE(identical(*saved, *loaded));

@@ -132,10 +132,12 @@ TEST(Load, WritesTheTensorsOfAPartAsSafetensors) {
   const format::ArchiveFile state = format::ArchiveFile::open(data("tools/parts.pt"));
   const io::File file = io::File::open(out);
   std::map<std::string, format::StoredTensor> written;
-  for (const auto& named : format::read_safetensors(file).tensors) written[named.name] = named.tensor;
+  for (const auto& named : format::read_safetensors(file).tensors) written[named.name] = named.stored;
   const auto expected = format::tensors_of(*state.root().nested("model"), true);
   EXPECT_EQ(written.size() + format::read_safetensors(file).metadata.size(), expected.size() + 1);
-  for (const auto& [name, tensor] : expected) {
+  for (const format::NamedTensor& named : expected) {
+    const std::string& name = named.name;
+    const format::StoredTensor& tensor = named.stored;
     if (!written.contains(name)) continue;  // tied
     EXPECT_EQ(written[name].shape, tensor.shape) << name;
     EXPECT_EQ(written[name].dtype, tensor.dtype) << name;
@@ -153,10 +155,10 @@ TEST(Load, GathersTensorsThatAreNotContiguous) {
   ASSERT_EQ(ckpt({"load", dir / "run", "--out", dir / "m.safetensors"}).code, 0);
   const io::File file = io::File::open(dir / "m.safetensors");
   std::map<std::string, std::vector<float>> values;
-  for (const auto& [name, tensor] : format::read_safetensors(file).tensors) {
-    const auto bytes = file.read_at(tensor.file_offset, tensor.bytes);
-    values[name].resize(bytes.size() / sizeof(float));
-    std::memcpy(values[name].data(), bytes.data(), bytes.size());
+  for (const format::NamedTensor& named : format::read_safetensors(file).tensors) {
+    const auto bytes = file.read_at(named.stored.file_offset, named.stored.bytes);
+    values[named.name].resize(bytes.size() / sizeof(float));
+    std::memcpy(values[named.name].data(), bytes.data(), bytes.size());
   }
   // The base is 1, 2, ... 6 in two rows of three.
   EXPECT_EQ(values.at("base"), (std::vector<float>{1, 2, 3, 4, 5, 6}));

@@ -20,7 +20,7 @@ struct Place {
 Place place_of(const std::string& path, const std::string& name) {
   const format::ArchiveFile file = format::ArchiveFile::open(path);
   for (const auto& named : format::tensors_of(file.root(), false)) {
-    if (named.name == name) return {named.tensor.file_offset, named.tensor.record};
+    if (named.name == name) return {named.stored.file_offset, named.stored.record};
   }
   ADD_FAILURE() << name << " not in " << path;
   return {};

@@ -19,7 +19,7 @@ class Locator {
   Locator(const Findings& findings, const ZipReader* zip, std::vector<NamedTensor> tensors)
       : findings_(findings), zip_(zip), tensors_(std::move(tensors)) {
     std::stable_sort(tensors_.begin(), tensors_.end(), [](const NamedTensor& a, const NamedTensor& b) {
-      return a.tensor.storage_offset < b.tensor.storage_offset;
+      return a.stored.storage_offset < b.stored.storage_offset;
     });
   }
 
@@ -54,11 +54,11 @@ class Locator {
 std::string Locator::tensor_in(Range range) const {
   // Storages do not overlap, so those that end after the range's begin are behind those that end before.
   auto at = std::partition_point(tensors_.begin(), tensors_.end(), [&](const NamedTensor& named) {
-    return named.tensor.storage_offset + named.tensor.storage_bytes <= range.begin;
+    return named.stored.storage_offset + named.stored.storage_bytes <= range.begin;
   });
   const NamedTensor* in_storage = nullptr;
-  for (; at != tensors_.end() && at->tensor.storage_offset < range.end; ++at) {
-    const StoredTensor& tensor = at->tensor;
+  for (; at != tensors_.end() && at->stored.storage_offset < range.end; ++at) {
+    const StoredTensor& tensor = at->stored;
     const bool inside =
         tensor.contiguous() && tensor.file_offset < range.end && range.begin < tensor.file_offset + tensor.bytes;
     if (inside) return at->name;

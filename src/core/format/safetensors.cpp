@@ -37,7 +37,7 @@ template <class T>
 void sort_by_place(std::vector<T>& list) {
   const auto place = [](const T& item) {
     if constexpr (std::is_same_v<T, NamedTensor>) {
-      return std::tie(item.tensor.file_offset, item.tensor.bytes, item.name);
+      return std::tie(item.stored.file_offset, item.stored.bytes, item.name);
     } else {
       return std::tie(item.file_offset, item.bytes, item.name);
     }
@@ -71,7 +71,7 @@ void place_tensors(SafetensorsIndex& index, uint64_t file_bytes, const std::stri
     }
   };
   for (NamedTensor& named : index.tensors) {
-    StoredTensor& tensor = named.tensor;
+    StoredTensor& tensor = named.stored;
     place_opaque(tensor.file_offset, tensor.bytes);
     place(named.name, tensor.file_offset, tensor.bytes);
     tensor.storage_offset = tensor.file_offset;

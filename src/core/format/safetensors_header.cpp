@@ -146,12 +146,12 @@ void Handler::finish_tensor() {
   }
   NamedTensor& named = index_.tensors.emplace_back();
   named.name = std::move(name_);
-  named.tensor.dtype = *dtype;
-  named.tensor.strides = contiguous_strides(shape_);
-  named.tensor.shape.assign(shape_.begin(), shape_.end());
-  named.tensor.elements = *elements;
-  named.tensor.bytes = named.tensor.storage_bytes = bytes;
-  named.tensor.file_offset = offsets_[0];
+  named.stored.dtype = *dtype;
+  named.stored.strides = contiguous_strides(shape_);
+  named.stored.shape.assign(shape_.begin(), shape_.end());
+  named.stored.elements = *elements;
+  named.stored.bytes = named.stored.storage_bytes = bytes;
+  named.stored.file_offset = offsets_[0];
 }
 
 /// How many objects the header holds, the outermost not counted, where it is JSON: what stands in texts is passed over.

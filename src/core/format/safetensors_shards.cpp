@@ -163,7 +163,9 @@ void check_shard(WeightMap& map, uint32_t place, const Shard& shard, const std::
 
 ShardedIndex read_sharded(const io::File& index) {
   uint64_t memory = index.stat().bytes + kMemoryBeyondFiles;
+  const uint64_t before = memory;
   WeightMap map = read_map(index, memory);
+  const uint64_t map_bytes = before - memory;
   const io::Directory directory = io::Directory::open(io::parent_path(index.path()));
   ShardedIndex sharded;
   sharded.shards.reserve(map.files().size());
@@ -184,6 +186,7 @@ ShardedIndex read_sharded(const io::File& index) {
     throw Error(ErrorCode::kCorrupt, index.path(),
                 "tensor " + quote(name) + " is not in " + quote(file) + ", where the index has it", {.tensor = name});
   }
+  sharded.memory_left = memory + map_bytes;  // the map goes now
   return sharded;
 }
 

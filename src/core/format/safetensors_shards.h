@@ -19,6 +19,7 @@ struct Shard {
 struct ShardedIndex {
   std::vector<Shard> shards;                    ///< sorted by file name
   std::map<std::string, std::string> metadata;  ///< of all shards; the first that has a key
+  uint64_t memory_left = 0;                     ///< what may be taken beside it, by the memory rule
 };
 
 /// Opens the shards beside the index. kUnsafe for file names that are not plain ones, and for a shard that is a link

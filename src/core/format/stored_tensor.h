@@ -36,7 +36,10 @@ struct StoredTensor {
 
 struct NamedTensor {
   std::string name;
-  StoredTensor tensor;
+  StoredTensor stored;
+  // For lists of what is in several files, in which a tensor may have several names; a reader of one leaves them.
+  uint32_t file = 0;
+  int32_t tied_to = -1;
 };
 
 /// The places `begin` to `end` (not with it) of dimension `dim`, without reading anything. kInvalid where they leave

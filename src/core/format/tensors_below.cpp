@@ -209,7 +209,7 @@ void Collector::add_tensor(PickleNode node) {
   } catch (const Error& error) {
     throw Error(error.code(), error.path(), "tensor " + quote(name_) + ": " + error.message(), {.tensor = name_});
   }
-  const StoredTensor& tensor = result_.tensors.back().tensor;
+  const StoredTensor& tensor = result_.tensors.back().stored;
   const uint64_t numbers = 8 * (tensor.shape.size() + tensor.strides.size());
   charge(name_.size() + 16 + numbers + 32 + (tensor.record.size() > 15 ? tensor.record.size() + 16 : 0));
 }

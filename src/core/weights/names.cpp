@@ -109,7 +109,7 @@ void find_ties(std::vector<Tensor>& tensors) {
     const uint32_t one = order[i];
     const bool same = key(order[first]) == key(one) && same_strides(tensors[order[first]].stored, tensors[one].stored);
     if (same) {
-      tensors[one].tied_to = order[first];
+      tensors[one].tied_to = static_cast<int32_t>(order[first]);
     } else {
       first = static_cast<uint32_t>(i);
     }

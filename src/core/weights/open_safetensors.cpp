@@ -1,41 +1,75 @@
 // Weights in safetensors files, and what else has names but no tree.
 #include <algorithm>
 #include <iterator>
-#include <map>
+#include <numeric>
+#include <string_view>
+#include <utility>
 
 #include "core/base/quote.h"
 #include "core/format/safetensors_shards.h"
+#include "core/weights/budget.h"
 #include "core/weights/find.h"
 #include "core/weights/openers.h"
 
 namespace ckpt::weights {
 namespace {
 
-/// The names that safetensors' save_model dropped: `__metadata__` says which tensor each one was.
-void restore_ties(Contents& contents) {
-  std::vector<Tensor>& tensors = contents.tensors;
-  if (contents.metadata.empty()) return;
-  std::map<std::string_view, size_t> places;
-  for (size_t i = 0; i < tensors.size(); ++i) places.emplace(tensors[i].name, i);
-  std::vector<Tensor> dropped;
-  for (auto entry = contents.metadata.begin(); entry != contents.metadata.end();) {
-    const auto kept = places.find(entry->second);
-    if (kept == places.end() || places.contains(entry->first)) {
-      ++entry;
-      continue;
-    }
-    dropped.push_back(tensors[kept->second]);
-    dropped.back().name = entry->first;
-    entry = contents.metadata.erase(entry);
+// Readers may take the file's size and 64 MiB; some of it is for what is not counted.
+constexpr uint64_t kMemoryBeyondFile = 60 << 20;
+
+/// Tensors by name, with little memory.
+class Places {
+ public:
+  explicit Places(const std::vector<Tensor>& tensors) : tensors_(tensors), order_(tensors.size()) {
+    std::iota(order_.begin(), order_.end(), 0u);
+    std::sort(order_.begin(), order_.end(), [&](uint32_t a, uint32_t b) { return tensors[a].name < tensors[b].name; });
   }
-  std::move(dropped.begin(), dropped.end(), std::back_inserter(tensors));
+
+  const Tensor* find(std::string_view name) const {
+    const auto found = std::lower_bound(order_.begin(), order_.end(), name,
+                                        [&](uint32_t i, std::string_view wanted) { return tensors_[i].name < wanted; });
+    return found == order_.end() || tensors_[*found].name != name ? nullptr : &tensors_[*found];
+  }
+
+ private:
+  const std::vector<Tensor>& tensors_;
+  std::vector<uint32_t> order_;
+};
+
+/// The names that safetensors' save_model dropped: `__metadata__` says which tensor each one was.
+void restore_ties(Contents& contents, Budget& budget) {
+  std::vector<Tensor>& tensors = contents.tensors;
+  budget.charge(2 * tensors.size() * sizeof(uint32_t));  // of all that is sorted from here on
+  if (contents.metadata.empty()) return;
+  const Places places(tensors);
+  std::vector<std::pair<std::string, size_t>> dropped;  // name, place of the tensor
+  for (const auto& [name, kept] : contents.metadata) {
+    const Tensor* tensor = places.find(kept);
+    if (tensor == nullptr || places.find(name) != nullptr) continue;
+    const uint64_t numbers = 16 * (tensor->stored.shape.size() + 2);
+    budget.charge(3 * sizeof dropped[0] + 2 * name.size() + sizeof(Tensor) + numbers);
+    dropped.emplace_back(name, static_cast<size_t>(tensor - tensors.data()));
+  }
+  if (dropped.empty()) return;
+  budget.charge(tensors.size() * sizeof(Tensor));  // while the list is moved to where it has room
+  tensors.reserve(tensors.size() + dropped.size());
+  for (auto& [name, place] : dropped) {
+    tensors.push_back(tensors[place]);
+    contents.metadata.erase(name);
+    tensors.back().name = std::move(name);
+  }
 }
 
 void add_index(format::SafetensorsIndex index, Contents& contents) {
   const auto file = static_cast<uint32_t>(contents.files.size() - 1);
-  contents.tensors.reserve(contents.tensors.size() + index.tensors.size());
-  for (format::NamedTensor& named : index.tensors) {
-    contents.tensors.push_back({std::move(named.name), std::move(named.tensor), file});
+  if (contents.tensors.capacity() == 0) {
+    contents.tensors = std::move(index.tensors);
+    for (Tensor& tensor : contents.tensors) tensor.file = file;
+  } else {
+    for (Tensor& tensor : index.tensors) {
+      contents.tensors.push_back(std::move(tensor));
+      contents.tensors.back().file = file;
+    }
   }
   std::move(index.opaque.begin(), index.opaque.end(), std::back_inserter(contents.opaque));
 }
@@ -80,12 +114,14 @@ std::vector<std::string> first_levels(const std::vector<Tensor>& tensors) {
 
 Contents open_safetensors(io::File file) {
   Contents contents{.format = Format::kSafetensors, .path = file.path(), .tensors = {}, .files = {}};
-  format::SafetensorsIndex index = format::read_safetensors(file);
+  uint64_t memory = file.stat().bytes + kMemoryBeyondFile;
+  format::SafetensorsIndex index = format::read_safetensors(file, memory);
   contents.files = {std::make_shared<const io::File>(std::move(file))};
   contents.metadata = std::move(index.metadata);
   add_index(std::move(index), contents);
   warn_of_opaque(contents);
-  restore_ties(contents);
+  Budget budget(memory, contents.path);
+  restore_ties(contents, budget);
   return contents;
 }
 
@@ -93,12 +129,19 @@ Contents open_sharded(io::File file) {
   Contents contents{.format = Format::kSafetensorsIndex, .path = file.path(), .tensors = {}, .files = {}};
   format::ShardedIndex sharded = format::read_sharded(file);
   contents.metadata = std::move(sharded.metadata);
+  Budget budget(sharded.memory_left, contents.path);
+  if (sharded.shards.size() > 1) {
+    size_t tensors = 0;
+    for (const format::Shard& shard : sharded.shards) tensors += shard.index.tensors.size();
+    budget.charge(tensors * sizeof(Tensor));
+    contents.tensors.reserve(tensors);
+  }
   for (format::Shard& shard : sharded.shards) {
     contents.files.push_back(shard.file);
     add_index(std::move(shard.index), contents);
   }
   warn_of_opaque(contents);
-  restore_ties(contents);
+  restore_ties(contents, budget);
   return contents;
 }
 

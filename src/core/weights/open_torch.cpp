@@ -4,6 +4,7 @@
 #include "core/base/quote.h"
 #include "core/format/pt2.h"
 #include "core/format/torch_file.h"
+#include "core/weights/budget.h"
 #include "core/weights/find.h"
 #include "core/weights/openers.h"
 
@@ -18,29 +19,12 @@ using format::TorchKind;
 
 constexpr uint64_t kMaxCodeBytes = 16 << 20;
 
-/// What may still be taken, by the rule that a file makes its readers take no more than its size and 64 MiB.
-class Budget {
- public:
-  Budget(uint64_t bytes, const std::string& path) : left_(bytes), path_(path) {}
-
-  void charge(uint64_t bytes) {
-    if (bytes > left_) {
-      throw Error(ErrorCode::kCorrupt, path_, "what it holds takes more memory than a file of this size may");
-    }
-    left_ -= bytes;
-  }
-
- private:
-  uint64_t left_;
-  const std::string& path_;
-};
-
 /// About what a list of tensors takes.
 uint64_t memory_of(const std::vector<format::NamedTensor>& tensors) {
   uint64_t bytes = tensors.size() * sizeof(format::NamedTensor);
   for (const format::NamedTensor& named : tensors) {
-    bytes += named.name.size() + 16 * (named.tensor.shape.size() + 4);
-    if (named.tensor.record.size() > 15) bytes += named.tensor.record.size() + 16;
+    bytes += named.name.size() + 16 * (named.stored.shape.size() + 4);
+    if (named.stored.record.size() > 15) bytes += named.stored.record.size() + 16;
   }
   return bytes;
 }
@@ -122,13 +106,6 @@ void add_zip(const format::ZipReader& zip, Contents& contents) {
   if (zip.crcs_absent()) contents.warnings.emplace_back("its checksums are absent, so it is unverified");
 }
 
-void add_tensors(std::vector<format::NamedTensor> tensors, Contents& contents) {
-  contents.tensors.reserve(tensors.size());
-  for (format::NamedTensor& named : tensors) {
-    contents.tensors.push_back({std::move(named.name), std::move(named.tensor)});
-  }
-}
-
 /// All values in the file that a foreign global made, also beside the weights.
 std::vector<std::string> foreign_values(const TorchFile& file, const std::vector<TorchFile::Global>& globals) {
   const bool any = std::any_of(globals.begin(), globals.end(), [](const auto& global) { return !global.understood; });
@@ -148,18 +125,18 @@ Contents contents_of(TorchFile file, const OpenOptions& options) {
   FoundWeights found = find_weights(file, options);
   contents.module_metadata = module_metadata(file, found.node, budget);
   budget.charge(memory_of(found.below.tensors));
-  budget.charge(found.below.tensors.size() * sizeof(Tensor));
+  budget.charge(2 * found.below.tensors.size() * sizeof(uint32_t));  // of all that is sorted from here on
   if (file.zip() != nullptr) {
     budget.charge(file.zip()->records().size() * sizeof(format::ChecksummedRange));
     add_zip(*file.zip(), contents);
   }
-  add_tensors(std::move(found.below.tensors), contents);
+  contents.tensors = std::move(found.below.tensors);
   return contents;
 }
 
 Contents open_pt2(const format::ZipReader& zip, std::shared_ptr<const io::File> file, const OpenOptions& options) {
   Contents contents{.format = Format::kPt2, .path = file->path(), .tensors = {}, .files = {file}};
-  add_tensors(format::read_pt2(zip), contents);
+  contents.tensors = format::read_pt2(zip);
   add_zip(zip, contents);
   keep_wanted(contents, options);
   return contents;

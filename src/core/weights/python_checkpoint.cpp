@@ -112,13 +112,13 @@ class Builder {
         fail(ErrorCode::kCorrupt, std::string(key) + ": names that take more memory than a file of this size may");
       }
       names_left_ -= named.name.size();
-      named.tensor.is_parameter = may_be_parameter(named);
-      if (named.tensor.layout != format::TensorLayout::kStrided) {
+      named.stored.is_parameter = may_be_parameter(named);
+      if (named.stored.layout != format::TensorLayout::kStrided) {
         throw Error(ErrorCode::kUnsupported, file_.path(),
                     "tensor " + quote(named.name) + " is sparse or quantized, which a training state does not hold",
                     {.tensor = named.name});
       }
-      values.emplace_back(named.name, named.tensor);
+      values.emplace_back(named.name, named.stored);
     }
     if (values.empty()) fail(ErrorCode::kMismatch, std::string(key) + ": holds no tensors");
     add_part(part, "module", tree_.make(std::move(values), module_paths(node, prefix)));

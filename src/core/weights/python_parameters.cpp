@@ -28,7 +28,7 @@ std::vector<const NamedTensor*> parameters_of(const std::vector<NamedTensor>& mo
   std::vector<const NamedTensor*> parameters;
   for (const NamedTensor& named : model) {
     if (!may_be_parameter(named)) continue;
-    if (named.tensor.elements != 0 && !seen.emplace(named.tensor.file_offset, named.tensor.shape).second) continue;
+    if (named.stored.elements != 0 && !seen.emplace(named.stored.file_offset, named.stored.shape).second) continue;
     parameters.push_back(&named);
   }
   return parameters;
@@ -66,7 +66,7 @@ class Deduction {
   }
 
   bool fits(size_t counted, size_t parameter) const {
-    return !counted_[counted].shape || *counted_[counted].shape == parameters_[parameter]->tensor.shape;
+    return !counted_[counted].shape || *counted_[counted].shape == parameters_[parameter]->stored.shape;
   }
 
   // One after the other in the model's order, some of the model's left out; the earliest way and the latest way are
@@ -104,7 +104,7 @@ class Deduction {
       }
     }
     for (size_t i = 0; i < parameters_.size(); ++i) {
-      const auto found = shapes.find(parameters_[i]->tensor.shape);
+      const auto found = shapes.find(parameters_[i]->stored.shape);
       if (found != shapes.end()) found->second.parameters.push_back(i);
     }
     chosen_.assign(counted_.size(), 0);
@@ -120,7 +120,7 @@ class Deduction {
     uint64_t elements = 0;
     chosen_.clear();
     for (size_t i = 0; i < parameters_.size(); ++i) {
-      elements += parameters_[i]->tensor.elements;
+      elements += parameters_[i]->stored.elements;
       chosen_.push_back(i);
     }
     if (counted_.size() != parameters_.size()) fail_unclear();
@@ -154,7 +154,7 @@ class Deduction {
       for (size_t i = 0; i < counted_.size(); ++i) {
         if (fits(i, i)) continue;
         fail("expected parameter " + std::to_string(counted_[i].index) + " to be " + quote(parameters_[i]->name) +
-             " of shape " + text_of(parameters_[i]->tensor.shape) + ", found a state of shape " +
+             " of shape " + text_of(parameters_[i]->stored.shape) + ", found a state of shape " +
              text_of(*counted_[i].shape));
       }
     }
@@ -175,7 +175,7 @@ class Deduction {
 bool may_be_parameter(const NamedTensor& tensor) {
   static constexpr std::array<std::string_view, 3> kBuffers{"running_mean", "running_var", "num_batches_tracked"};
   const std::string_view name = std::string_view(tensor.name).substr(tensor.name.rfind('.') + 1);
-  return (is_floating(tensor.tensor.dtype) || is_complex(tensor.tensor.dtype)) &&
+  return (is_floating(tensor.stored.dtype) || is_complex(tensor.stored.dtype)) &&
          std::find(kBuffers.begin(), kBuffers.end(), name) == kBuffers.end();
 }
 

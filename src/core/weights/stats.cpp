@@ -4,8 +4,8 @@
 #include <cmath>
 #include <vector>
 
-#include "core/weights/tiles.h"
 #include "core/weights/numbers.h"
+#include "core/weights/tiles.h"
 
 namespace ckpt::weights {
 namespace {

@@ -22,12 +22,9 @@
 
 namespace ckpt::weights {
 
-struct Tensor {
-  std::string name;
-  format::StoredTensor stored;
-  uint32_t file = 0;     ///< place in files()
-  int64_t tied_to = -1;  ///< place of the first tensor that is the same (storage, place, dtype, shape, strides), or -1
-};
+/// `file` is its place in files(); `tied_to` the place of the first tensor that is the same (storage, place, dtype,
+/// shape, strides), or -1. The readers' own type: of very many tensors, a list is never there twice.
+using Tensor = format::NamedTensor;
 
 /// What the reader of a format finds in a file.
 struct Contents {

@@ -156,8 +156,8 @@ class Reader {
     for (const auto& [field, value] : level(part, "state").members) {
       const auto* below = std::get_if<std::shared_ptr<const format::Archive>>(&value);
       if (!below) corrupt("expected tensors as " + quote(field));
-      for (const auto& [name, tensor] : format::tensors_of(**below, /*escaped=*/true)) {
-        stored.states[name].tensors.emplace_back(format::unescape_name(field), tensors_.read(tensor));
+      for (const format::NamedTensor& named : format::tensors_of(**below, /*escaped=*/true)) {
+        stored.states[named.name].tensors.emplace_back(format::unescape_name(field), tensors_.read(named.stored));
       }
     }
     return stored;

@@ -44,7 +44,7 @@ void collect_weights(RestorePlan& plan, const std::string& part, const format::A
   const size_t prefix = model::wrapper_prefix(names);
   for (format::NamedTensor& tensor : tensors) {
     std::string name = plan.selection.live_name(part + "/" + tensor.name.substr(prefix));
-    if (!weights.emplace(name, std::move(tensor.tensor)).second) {
+    if (!weights.emplace(name, std::move(tensor.stored)).second) {
       throw Error(ErrorCode::kMismatch, plan.path, "two tensors would be loaded as " + quote(name), {.tensor = name});
     }
   }
@@ -149,9 +149,10 @@ void plan_generators(RestorePlan& plan) {
     return;
   }
   const size_t before = plan.findings.count();
-  for (const auto& [name, stored] : format::tensors_of(*archive, /*escaped=*/true)) {
-    const auto device = generator_device(name);
-    const std::string full = std::string(kRandomPart) + "/" + name;
+  for (const format::NamedTensor& named : format::tensors_of(*archive, /*escaped=*/true)) {
+    const format::StoredTensor& stored = named.stored;
+    const auto device = generator_device(named.name);
+    const std::string full = std::string(kRandomPart) + "/" + named.name;
     if (!device) {
       plan.findings.unexpected(full, "a generator of that name");
       continue;

@@ -138,8 +138,8 @@ class OptimizerPlan {
       const auto* field = std::get_if<std::shared_ptr<const format::Archive>>(&value);
       if (!field || !*field) continue;
       const std::string field_name = format::unescape_name(escaped);
-      for (auto& [name, tensor] : format::tensors_of(**field, /*escaped=*/true)) {
-        tensors_[name].emplace_back(field_name, std::move(tensor));
+      for (format::NamedTensor& named : format::tensors_of(**field, /*escaped=*/true)) {
+        tensors_[named.name].emplace_back(field_name, std::move(named.stored));
       }
     }
   }

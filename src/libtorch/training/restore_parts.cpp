@@ -168,14 +168,16 @@ void plan_custom(RestorePlan& plan, const std::string& part, const std::shared_p
   StatefulValues shapes{values->values, {}};
   std::vector<bridge::TensorRead> reads;
   if (const format::Archive* tensors = archive.nested("tensors")) {
-    for (auto& [name, tensor] : format::tensors_of(*tensors, /*escaped=*/true)) {
+    for (const format::NamedTensor& named : format::tensors_of(*tensors, /*escaped=*/true)) {
+      const format::StoredTensor& tensor = named.stored;
       const auto dtype = bridge::scalar_type_of(tensor.dtype);
       if (!dtype) {
         throw Error(ErrorCode::kUnsupported, plan.path,
-                    "part " + quote(part) + ": this LibTorch has no " + bridge::describe(tensor), {.tensor = name});
+                    "part " + quote(part) + ": this LibTorch has no " + bridge::describe(tensor),
+                    {.tensor = named.name});
       }
-      shapes.tensors.emplace_back(name, at::empty(tensor.shape, at::TensorOptions(*dtype).device(at::kMeta)));
-      values->tensors.emplace_back(name, at::Tensor());
+      shapes.tensors.emplace_back(named.name, at::empty(tensor.shape, at::TensorOptions(*dtype).device(at::kMeta)));
+      values->tensors.emplace_back(named.name, at::Tensor());
       reads.push_back({tensor, {}});
     }
   }

@@ -108,7 +108,7 @@ TEST_P(ArchiveGolden, ReadsTheModelsOfTorchSave) {
   const ArchiveFile file = open("model");
   std::vector<std::string> names, parameters;
   for (const NamedTensor& tensor : tensors_of(file.root(), false)) {
-    (tensor.tensor.is_parameter ? parameters : names).push_back(tensor.name);
+    (tensor.stored.is_parameter ? parameters : names).push_back(tensor.name);
   }
   EXPECT_EQ(parameters, (std::vector<std::string>{"scale", "conv.weight", "conv.bias", "norm.weight", "norm.bias",
                                                   "tail.0.weight", "tail.0.bias", "tail.2.weight", "tail.2.bias"}));

@@ -45,7 +45,7 @@ class ArchiveWriterTest : public testing::Test {
     const ArchiveFile file = ArchiveFile::open(path);
     std::map<std::string, StoredTensor> stored;
     for (const NamedTensor& named : tensors_of(file.root(), false)) {
-      EXPECT_TRUE(stored.emplace(named.name, named.tensor).second) << named.name;
+      EXPECT_TRUE(stored.emplace(named.name, named.stored).second) << named.name;
     }
     ASSERT_EQ(stored.size(), made.list().size());
     for (size_t i = 0; i < made.list().size(); ++i) {

@@ -21,7 +21,7 @@ class Pt2Test : public testing::Test {
     names_.clear();
     for (NamedTensor& named : read_pt2(zip)) {
       names_.push_back(named.name);
-      weights_[named.name] = std::move(named.tensor);
+      weights_[named.name] = std::move(named.stored);
     }
   }
   /// What stands where the first element of a weight should be.

@@ -54,10 +54,10 @@ TEST_F(SafetensorsTest, ReadsTensorsInTheOrderOfTheirData) {
   ASSERT_EQ(index.tensors.size(), 2u);
   EXPECT_EQ(index.tensors[0].name, "b");
   EXPECT_EQ(index.tensors[1].name, "a");
-  EXPECT_EQ(index.tensors[1].tensor.dtype, DType::kUInt8);
-  EXPECT_EQ(index.tensors[1].tensor.shape, (std::vector<int64_t>{3}));
-  EXPECT_EQ(index.tensors[1].tensor.file_offset, index.data_offset + 8);
-  EXPECT_TRUE(index.tensors[1].tensor.contiguous());
+  EXPECT_EQ(index.tensors[1].stored.dtype, DType::kUInt8);
+  EXPECT_EQ(index.tensors[1].stored.shape, (std::vector<int64_t>{3}));
+  EXPECT_EQ(index.tensors[1].stored.file_offset, index.data_offset + 8);
+  EXPECT_TRUE(index.tensors[1].stored.contiguous());
   EXPECT_TRUE(index.metadata.empty());
 }
 
@@ -66,7 +66,7 @@ TEST_F(SafetensorsTest, ReadsWhatPythonWrote) {
   const SafetensorsIndex index = read_safetensors(file);
   EXPECT_EQ(index.metadata, (std::map<std::string, std::string>{{"format", "pt"}, {"a \"key\"", "valu\xc3\xa9\n"}}));
   std::map<std::string, StoredTensor> tensors;
-  for (const NamedTensor& named : index.tensors) tensors[named.name] = named.tensor;
+  for (const NamedTensor& named : index.tensors) tensors[named.name] = named.stored;
   for (const char* dtype : {"bool", "uint8", "int8", "int16", "uint16", "int32", "uint32", "int64", "uint64", "float16",
                             "bfloat16", "float32", "float64", "complex64", "float8_e4m3fn", "float8_e5m2"}) {
     ASSERT_TRUE(tensors.contains(dtype)) << dtype;
@@ -98,7 +98,7 @@ TEST_F(SafetensorsTest, ReadsWhatLiesBetweenTensorsOfLessThanAByteAnElement) {
                                            "cdeffg")));
   ASSERT_EQ(index.tensors.size(), 1u);
   EXPECT_EQ(index.tensors[0].name, "a");
-  EXPECT_EQ(index.tensors[0].tensor.file_offset, index.data_offset + 1);
+  EXPECT_EQ(index.tensors[0].stored.file_offset, index.data_offset + 1);
   ASSERT_EQ(index.opaque.size(), 2u);
   EXPECT_EQ(index.opaque[0].name, "c");
   EXPECT_EQ(index.opaque[0].file_offset, index.data_offset);
@@ -124,7 +124,7 @@ TEST_F(SafetensorsTest, WritesWidestFirstThenByNameAligned) {
   std::vector<std::string> names;
   for (const NamedTensor& named : index.tensors) {
     names.push_back(named.name);
-    EXPECT_EQ(named.tensor.file_offset % width(named.tensor.dtype), 0u) << named.name;
+    EXPECT_EQ(named.stored.file_offset % width(named.stored.dtype), 0u) << named.name;
   }
   EXPECT_EQ(names, (std::vector<std::string>{"empty", "w", "a", "b", "z"}));
   EXPECT_EQ(index.metadata, metadata);
@@ -155,7 +155,7 @@ TEST_F(SafetensorsTest, ReadsBackForAnyDtypeShapeAndName) {
     write(made.list(), {});
     const io::File file = io::File::open(dir_ / "out.safetensors");
     std::map<std::string, StoredTensor> read;
-    for (const NamedTensor& named : read_safetensors(file).tensors) read[named.name] = named.tensor;
+    for (const NamedTensor& named : read_safetensors(file).tensors) read[named.name] = named.stored;
     ASSERT_EQ(read.size(), made.list().size());
     for (size_t i = 0; i < made.list().size(); ++i) {
       const StoredTensor& tensor = read[made.list()[i].name];

@@ -172,8 +172,8 @@ TEST_F(TorchFileTest, LooksThroughParametersAndClasses) {
   const TensorsBelow below = tensors_below(file, file.root());
   EXPECT_EQ(names(file), (Names{"parameter", "twice", "subclass", "last"}));
   EXPECT_EQ(below.foreign, (Names{"foreign"}));
-  for (size_t i = 0; i < 3; ++i) EXPECT_TRUE(below.tensors[i].tensor.is_parameter) << i;
-  EXPECT_FALSE(below.tensors[3].tensor.is_parameter);
+  for (size_t i = 0; i < 3; ++i) EXPECT_TRUE(below.tensors[i].stored.is_parameter) << i;
+  EXPECT_FALSE(below.tensors[3].stored.is_parameter);
   EXPECT_THROW(file.tensor(file.find(file.root(), "foreign")), Error);
 }
 
@@ -384,9 +384,9 @@ TEST_F(TorchFileTest, ReadsLegacyViewsOfStorages) {
   };
   const TorchFile file = open(legacy(list({legacy_tensor(), of_view(1, 2)})));
   const auto below = tensors_below(file, file.root());
-  const StoredTensor& tensor = below.tensors[1].tensor;
+  const StoredTensor& tensor = below.tensors[1].stored;
   EXPECT_EQ(values(file, tensor), (Floats{3, 4}));
-  EXPECT_EQ(tensor.storage_offset, below.tensors[0].tensor.storage_offset);
+  EXPECT_EQ(tensor.storage_offset, below.tensors[0].stored.storage_offset);
   EXPECT_EQ(tensor.storage_bytes, 24u);
   // The view's end is the tensor's, not the storage's.
   EXPECT_EQ(error_of(legacy(of_view(1, 3))), ErrorCode::kCorrupt);

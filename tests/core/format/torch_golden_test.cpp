@@ -17,7 +17,7 @@ TorchFile open(const std::string& name) {
 std::map<std::string, StoredTensor> tensors_of(const TorchFile& file) {
   std::map<std::string, StoredTensor> tensors;
   for (NamedTensor& tensor : tensors_below(file, file.root()).tensors) {
-    EXPECT_TRUE(tensors.emplace(tensor.name, std::move(tensor.tensor)).second) << tensor.name;
+    EXPECT_TRUE(tensors.emplace(tensor.name, std::move(tensor.stored)).second) << tensor.name;
   }
   return tensors;
 }
@@ -127,10 +127,10 @@ TEST_P(TorchGolden, NamesAPickledModulesTensorsAsItsStateDict) {
   EXPECT_EQ(names_of(below.tensors), (std::vector<std::string>{"weight", "kept", "inner.weight", "inner.bias"}));
   EXPECT_TRUE(below.foreign.empty());
   EXPECT_EQ(file.kind(file.root()), TorchKind::kModule);
-  EXPECT_TRUE(below.tensors[0].tensor.is_parameter);
-  EXPECT_FALSE(below.tensors[1].tensor.is_parameter);
-  EXPECT_EQ(contents<float>(file, below.tensors[0].tensor), ramp(4));
-  EXPECT_EQ(contents<float>(file, below.tensors[2].tensor), ramp(2));
+  EXPECT_TRUE(below.tensors[0].stored.is_parameter);
+  EXPECT_FALSE(below.tensors[1].stored.is_parameter);
+  EXPECT_EQ(contents<float>(file, below.tensors[0].stored), ramp(4));
+  EXPECT_EQ(contents<float>(file, below.tensors[2].stored), ramp(2));
   std::vector<std::string> foreign;
   for (const TorchFile::Global& global : file.globals()) {
     if (!global.understood) foreign.push_back(global.name);
@@ -201,8 +201,8 @@ TEST(TorchGoldenZip, ReadsAStateDictWithItsMetadata) {
   EXPECT_EQ(names_of(below.tensors),
             (std::vector<std::string>{"conv.weight", "conv.bias", "norm.weight", "norm.bias", "norm.running_mean",
                                       "norm.running_var", "norm.num_batches_tracked", "fc.weight", "fc.bias"}));
-  EXPECT_EQ(contents<float>(file, below.tensors[0].tensor), ramp(8));
-  EXPECT_EQ(below.tensors[7].tensor.record, "data/7");
+  EXPECT_EQ(contents<float>(file, below.tensors[0].stored), ramp(8));
+  EXPECT_EQ(below.tensors[7].stored.record, "data/7");
   EXPECT_FALSE(file.is_script());
   EXPECT_FALSE(file.is_training_state());
   const PickleNode metadata = file.state_dict_metadata(file.root());
@@ -217,7 +217,7 @@ TEST(TorchGoldenZip, LeavesOutWhatForeignGlobalsMade) {
   const TorchFile file = open("foreign");
   const auto below = tensors_below(file, file.root());
   EXPECT_EQ(names_of(below.tensors), (std::vector<std::string>{"weight", "last"}));
-  EXPECT_EQ(contents<float>(file, below.tensors[1].tensor), ramp(3));
+  EXPECT_EQ(contents<float>(file, below.tensors[1].stored), ramp(3));
   EXPECT_EQ(below.foreign, (std::vector<std::string>{"args", "scalar", "array", "color", "hostile", "meta", "class"}));
   std::map<std::string, bool> globals;
   for (const TorchFile::Global& global : file.globals()) globals[global.name] = global.understood;
@@ -241,7 +241,7 @@ TEST(TorchGoldenZip, ReadsTracedAndScriptedModules) {
   const auto below = tensors_below(scripted, scripted.root());
   EXPECT_EQ(names_of(below.tensors),
             (std::vector<std::string>{"steps", "lookup.a", "several.0", "several.1", "fc.weight", "fc.bias"}));
-  EXPECT_EQ(contents<float>(scripted, below.tensors[3].tensor), ramp(2));
+  EXPECT_EQ(contents<float>(scripted, below.tensors[3].stored), ramp(2));
   EXPECT_EQ(below.foreign, (std::vector<std::string>{"packed._packed_params._packed_params"}));
 }
 
@@ -286,7 +286,7 @@ TEST(TorchGoldenZip, NamesABareTensor) {
   EXPECT_EQ(file.kind(file.root()), TorchKind::kTensor);
   const auto below = tensors_below(file, file.root());
   EXPECT_EQ(names_of(below.tensors), (std::vector<std::string>{"tensor"}));
-  EXPECT_EQ(contents<float>(file, below.tensors[0].tensor), ramp(6));
+  EXPECT_EQ(contents<float>(file, below.tensors[0].stored), ramp(6));
 }
 
 TEST(TorchGoldenZip, ReadsArchivesOfLibTorch) {

@@ -121,7 +121,7 @@ void expect_tensors(const std::string& path, const test::MadeTensors& made) {
   ASSERT_EQ(read.tensors.size(), made.list().size());
   for (size_t i = 0; i < made.list().size(); ++i) {
     const TensorToWrite& expected = made.list()[i];
-    const StoredTensor& tensor = read.tensors[i].tensor;
+    const StoredTensor& tensor = read.tensors[i].stored;
     EXPECT_EQ(read.tensors[i].name, expected.name);
     EXPECT_EQ(tensor.dtype, expected.dtype) << expected.name;
     EXPECT_EQ(tensor.shape, expected.shape) << expected.name;
@@ -130,7 +130,7 @@ void expect_tensors(const std::string& path, const test::MadeTensors& made) {
     EXPECT_EQ(tensor.storage_bytes, made.content(i).size()) << expected.name;
     EXPECT_EQ(as_text(file.file().read_at(tensor.file_offset, tensor.bytes)), made.content(i)) << expected.name;
     if (expected.tied_to >= 0) {
-      EXPECT_EQ(tensor.record, read.tensors[static_cast<size_t>(expected.tied_to)].tensor.record) << expected.name;
+      EXPECT_EQ(tensor.record, read.tensors[static_cast<size_t>(expected.tied_to)].stored.record) << expected.name;
     }
   }
   for (const ZipRecord& record : file.zip()->records()) EXPECT_NO_THROW(file.zip()->read(record, 1 << 30));

@@ -78,13 +78,13 @@ TEST_F(DamageTest, DamageInAnArchiveIsFoundAndNamesItsRecord) {
   const format::ArchiveFile open = format::ArchiveFile::open((step(2) / kStateName).string());
   const format::NamedTensor tensor = format::tensors_of(open.root(), false).front();
   std::string changed = archive;
-  changed[tensor.tensor.file_offset] = static_cast<char>(changed[tensor.tensor.file_offset] ^ 1);
+  changed[tensor.stored.file_offset] = static_cast<char>(changed[tensor.stored.file_offset] ^ 1);
   write_all(step(2) / kStateName, changed);
   const std::vector<Problem> problems = verify(io::Directory::open(step(2).string()), 2);
   ASSERT_EQ(problems.size(), 1u);
-  EXPECT_EQ(problems[0].damage.record, tensor.tensor.record);
+  EXPECT_EQ(problems[0].damage.record, tensor.stored.record);
   EXPECT_EQ(problems[0].damage.tensor, tensor.name);
-  EXPECT_EQ(problems[0].damage.offset, tensor.tensor.storage_offset);
+  EXPECT_EQ(problems[0].damage.offset, tensor.stored.storage_offset);
 }
 
 TEST_F(DamageTest, DamageIsLocatedByBlock) {

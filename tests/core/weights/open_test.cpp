@@ -53,6 +53,38 @@ TEST_F(OpenTest, NamesThatSafetensorsDroppedAsTiesAreThereAgain) {
   EXPECT_EQ(weights.metadata(), (std::map<std::string, std::string>{{"format", "pt"}, {"x", "y"}}));
 }
 
+/// A safetensors file whose header is `header` and whose data are `bytes` zeros.
+std::string with_header(std::string header, size_t bytes) {
+  header.resize((header.size() + 7) / 8 * 8, ' ');
+  std::string text(8, '\0');
+  for (size_t i = 0; i < 8; ++i) text[i] = static_cast<char>(header.size() >> (8 * i));
+  return text + header + std::string(bytes, '\0');
+}
+
+TEST_F(OpenTest, ThreeHundredThousandSmallTensorsAreNotTooMany) {
+  constexpr size_t kCount = 300000;
+  std::string header = "{";
+  for (size_t i = 0; i < kCount; ++i) {
+    header += (i == 0 ? "\"n" : ",\"n") + std::to_string(i) + R"(":{"dtype":"U8","shape":[1],"data_offsets":[)" +
+              std::to_string(i) + "," + std::to_string(i + 1) + "]}";
+  }
+  test::write_all(dir_ / "f", with_header(header + "}", kCount));
+  EXPECT_EQ(Weights::open(dir_ / "f").tensors().size(), kCount);
+}
+
+TEST_F(OpenTest, ASmallFileCannotMakeTiesWithoutEnd) {
+  const auto ties = [&](size_t count) {
+    std::string header = R"({"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]},"__metadata__":{)";
+    for (size_t i = 0; i < count; ++i) header += (i == 0 ? "\"" : ",\"") + std::to_string(i) + R"(":"a")";
+    test::write_all(dir_ / "f", with_header(header + "}}", 1));
+    return Weights::open(dir_ / "f").tensors().size();
+  };
+  EXPECT_EQ(ties(1000), 1001u);
+  const Error error = test::error_of([&] { ties(400000); });
+  EXPECT_EQ(error.code(), ErrorCode::kCorrupt);
+  EXPECT_NE(error.message().find("more memory"), std::string::npos) << error.message();
+}
+
 TEST_F(OpenTest, AnAbsentFileIsNotFoundAndOthersAreNoWeights) {
   EXPECT_EQ(test::error_of([&] { Weights::open(dir_ / "absent"); }).code(), ErrorCode::kNotFound);
   for (const char* bytes : {"", "hello", "{\"a\": 1}", "\x93NUMPY",

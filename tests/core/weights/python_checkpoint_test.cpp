@@ -503,7 +503,7 @@ TEST_F(PythonCheckpoint, ComesBackWithEveryValue) {
     ASSERT_EQ(before.size(), after.size()) << name;
     for (size_t i = 0; i < before.size(); ++i) {
       EXPECT_EQ(before[i].name, after[i].name) << name;
-      EXPECT_EQ(bytes_of(first.tree, before[i].tensor), bytes_of(second.tree, after[i].tensor)) << before[i].name;
+      EXPECT_EQ(bytes_of(first.tree, before[i].stored), bytes_of(second.tree, after[i].stored)) << before[i].name;
     }
   }
 }
