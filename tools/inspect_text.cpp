@@ -120,7 +120,7 @@ void print_tensors(const Inspected& inspected, Output& output) {
     const format::StoredTensor& stored = tensor->stored;
     const char* layout = stored.layout == format::TensorLayout::kSparse ? " sparse" : "";
     std::vector<std::string> row{printable(tensor->name), std::string(name(stored.dtype)) + layout,
-                                 human_shape(stored.shape), human_bytes(stored.bytes)};
+                                 describe(stored.shape), human_bytes(stored.bytes)};
     if (has_stats) {
       const auto found = inspected.stats.find(tensor->name);
       const bool counted_here = found != inspected.stats.end();

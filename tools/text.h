@@ -19,8 +19,6 @@ std::string human_age(double seconds);
 std::string human_number(double value);
 /// "1 checkpoint", "3 checkpoints".
 std::string counted(uint64_t count, std::string_view noun);
-/// "float32 [3, 1, 8]"'s second half.
-std::string human_shape(const std::vector<int64_t>& shape);
 
 /// One character for each value, lowest to highest; NaN is a blank. The newest (last) values where there are more than
 /// `limit`. Block characters, or plain ones without `utf8`.

@@ -87,6 +87,16 @@ std::optional<std::string_view> safetensors_name(DType dtype) {
   return name;
 }
 
+std::string describe(std::span<const int64_t> shape) {
+  std::string text = "[";
+  for (size_t i = 0; i < shape.size(); ++i) text += (i == 0 ? "" : ", ") + std::to_string(shape[i]);
+  return text + "]";
+}
+
+std::string describe(DType dtype, std::span<const int64_t> shape) {
+  return std::string(name(dtype)) + " " + describe(shape);
+}
+
 bool is_floating(DType dtype) {
   return (dtype >= DType::kFloat16 && dtype <= DType::kFloat64) ||
          (dtype >= DType::kFloat8E4M3FN && dtype <= DType::kFloat8E8M0FNU);

@@ -28,14 +28,7 @@ struct Job {
   Comparison seen = {};
 };
 
-std::string described(const Tensor& tensor) {
-  std::string text(name(tensor.stored.dtype));
-  text += " [";
-  for (size_t d = 0; d < tensor.stored.shape.size(); ++d) {
-    text += (d == 0 ? "" : ", ") + std::to_string(tensor.stored.shape[d]);
-  }
-  return text + "]";
-}
+std::string described(const Tensor& tensor) { return describe(tensor.stored.dtype, tensor.stored.shape); }
 
 std::vector<format::StoredTensor> tiles_of(const Tensor& tensor) {
   std::vector<format::StoredTensor> tiles;

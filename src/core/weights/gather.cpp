@@ -134,4 +134,11 @@ void gather(const io::File& file, const format::StoredTensor& tensor, std::span<
   Gatherer(file, copy.unit).run(copy.dims, tensor.file_offset, into.data());
 }
 
+void finish_elements(const format::StoredTensor& tensor, std::endian order, std::span<std::byte> elements) {
+  if (tensor.dtype == DType::kBool) {
+    for (std::byte& one : elements) one = std::byte{one != std::byte{0}};
+  }
+  if (tensor.big_endian != (order == std::endian::big)) swap_byte_order(elements, tensor.dtype);
+}
+
 }  // namespace ckpt::weights

@@ -1,7 +1,6 @@
 #include "core/weights/names.h"
 
 #include <algorithm>
-#include <array>
 #include <numeric>
 #include <string_view>
 #include <tuple>
@@ -10,15 +9,6 @@
 
 namespace ckpt::weights {
 namespace {
-
-constexpr std::array<std::string_view, 2> kWrappers = {"module.", "_orig_mod."};
-
-/// Whether `prefix` stands at place `at` of all names, and something after it.
-bool all_have(const std::vector<Tensor>& tensors, size_t at, std::string_view prefix) {
-  return std::all_of(tensors.begin(), tensors.end(), [&](const Tensor& tensor) {
-    return tensor.name.size() > at + prefix.size() && tensor.name.compare(at, prefix.size(), prefix) == 0;
-  });
-}
 
 /// "module" is the module that "module.a" is a member of; what lies outside of it was the wrapper itself.
 void strip_module_paths(nlohmann::ordered_json& metadata, std::string_view prefix) {
@@ -56,17 +46,7 @@ bool can_be_tied(const Tensor& tensor) {
 }  // namespace
 
 void strip_wrappers(Contents& contents) {
-  if (contents.tensors.empty()) return;
-  // Found first and taken off at once: a name may hold thousands.
-  std::string wrappers;
-  for (bool found = true; found;) {
-    found = false;
-    for (const std::string_view prefix : kWrappers) {
-      if (!all_have(contents.tensors, wrappers.size(), prefix)) continue;
-      wrappers += prefix;
-      found = true;
-    }
-  }
+  const std::string wrappers = wrapper_prefix(contents.tensors, &Tensor::name);
   if (wrappers.empty()) return;
   for (Tensor& tensor : contents.tensors) tensor.name.erase(0, wrappers.size());
   strip_module_paths(contents.module_metadata, wrappers);

@@ -9,6 +9,7 @@
 #include "core/base/json.h"
 #include "core/base/quote.h"
 #include "core/format/state_layout.h"
+#include "core/weights/names.h"
 #include "core/weights/python_optimizer.h"
 #include "core/weights/python_values.h"
 #include "core/weights/state_tree.h"
@@ -25,28 +26,8 @@ using format::TorchFile;
 using format::TorchKind;
 using nlohmann::json;
 
-constexpr std::array<std::string_view, 2> kWrappers{"module.", "_orig_mod."};
 constexpr uint64_t kBytesOfLevel = 512;  // about what one costs, with its entry in the one above
 constexpr uint64_t kNameCopies = 8;      // of a parameter's name: weights, fields of the optimizer, description
-
-/// Takes the wrappers' prefixes off; returns what was taken.
-std::string strip_wrappers(std::vector<NamedTensor>& tensors) {
-  std::string stripped;
-  for (bool again = !tensors.empty(); again;) {
-    again = false;
-    for (const std::string_view wrapper : kWrappers) {
-      if (!std::all_of(tensors.begin(), tensors.end(), [&](const NamedTensor& tensor) {
-            return tensor.name.size() > wrapper.size() && tensor.name.starts_with(wrapper);
-          })) {
-        continue;
-      }
-      for (NamedTensor& tensor : tensors) tensor.name.erase(0, wrapper.size());
-      stripped += wrapper;
-      again = true;
-    }
-  }
-  return stripped;
-}
 
 class Builder {
  public:
@@ -105,7 +86,8 @@ class Builder {
       warnings_.push_back(std::string(key) + ": left out " + quote(name) + ", which a foreign object made");
     }
     drop_average_count(below.tensors, key);
-    const std::string prefix = strip_wrappers(below.tensors);
+    const std::string prefix = wrapper_prefix(below.tensors, &NamedTensor::name);
+    for (NamedTensor& tensor : below.tensors) tensor.name.erase(0, prefix.size());
     std::vector<std::pair<std::string, ArchiveValue>> values;
     for (NamedTensor& named : below.tensors) {
       if (named.name.size() > names_left_) {

@@ -16,12 +16,6 @@ using format::NamedTensor;
 using Shape = std::vector<int64_t>;
 using Names = std::vector<std::vector<std::string>>;
 
-std::string text_of(const Shape& shape) {
-  std::string text = "[";
-  for (const int64_t size : shape) text += (text.size() == 1 ? "" : ", ") + std::to_string(size);
-  return text + "]";
-}
-
 /// What nn.Module.parameters() gives, as far as a state_dict shows it: each tensor once.
 std::vector<const NamedTensor*> parameters_of(const std::vector<NamedTensor>& model) {
   std::set<std::pair<uint64_t, Shape>> seen;
@@ -154,8 +148,8 @@ class Deduction {
       for (size_t i = 0; i < counted_.size(); ++i) {
         if (fits(i, i)) continue;
         fail("expected parameter " + std::to_string(counted_[i].index) + " to be " + quote(parameters_[i]->name) +
-             " of shape " + text_of(parameters_[i]->stored.shape) + ", found a state of shape " +
-             text_of(*counted_[i].shape));
+             " of shape " + describe(parameters_[i]->stored.shape) + ", found a state of shape " +
+             describe(*counted_[i].shape));
       }
     }
     fail("found " + std::to_string(counted_.size()) + " parameters in " + std::to_string(optimizer_.groups.size()) +

@@ -17,16 +17,6 @@ constexpr uint64_t kPieceBytes = 1 << 20;       // of stream()
 constexpr uint64_t kTileBytes = 4 << 20;        // the same, where the elements have to be gathered
 constexpr uint64_t kReadAheadBytes = 16 << 20;  // what the kernel is told of before it is needed
 
-/// Bools are 0 or 1 in a program, whatever a file says.
-void make_bools(std::span<std::byte> bytes) {
-  for (std::byte& one : bytes) one = std::byte{one != std::byte{0}};
-}
-
-void finish(const format::StoredTensor& stored, bool to_big_endian, std::span<std::byte> bytes) {
-  if (stored.dtype == DType::kBool) make_bools(bytes);
-  if (stored.big_endian != to_big_endian) swap_byte_order(bytes, stored.dtype);
-}
-
 void require_elements(const Tensor& tensor, const io::File& file) {
   if (tensor.stored.layout == format::TensorLayout::kStrided) return;
   const char* what = tensor.stored.layout == format::TensorLayout::kSparse ? "sparse" : "quantized";
@@ -63,7 +53,7 @@ void Weights::read(const Tensor& tensor, const format::StoredTensor& stored, std
                 {.tensor = tensor.name});
   }
   naming(tensor, [&] { gather(file, stored, into); });
-  finish(stored, std::endian::native == std::endian::big, into);
+  finish_elements(stored, std::endian::native, into);
 }
 
 void Weights::stream(const Tensor& tensor, const format::ByteSink& sink) const {
@@ -75,7 +65,7 @@ void Weights::stream(const Tensor& tensor, const format::ByteSink& sink) const {
     for_each_tile(stored, kTileBytes, [&](const format::StoredTensor& tile) {
       const std::span<std::byte> bytes = as_span(buffer, tile.bytes);
       naming(tensor, [&] { gather(file, tile, bytes); });
-      finish(tile, false, bytes);
+      finish_elements(tile, std::endian::little, bytes);
       sink(bytes);
     });
     return;
@@ -91,7 +81,7 @@ void Weights::stream(const Tensor& tensor, const format::ByteSink& sink) const {
     done += piece.size();
     if (record != nullptr) crc = crc32(piece, crc);
     if (record != nullptr && done == stored.bytes && crc != record->crc) throw wrong_checksum(tensor);
-    finish(stored, false, piece);
+    finish_elements(stored, std::endian::little, piece);
     sink(piece);
   }
 }

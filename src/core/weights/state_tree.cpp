@@ -108,10 +108,7 @@ void stream(const io::File& file, const StoredTensor& tensor, const format::Byte
   for_each_tile(tensor, kTileBytes, [&](const StoredTensor& tile) {
     buffer.resize(static_cast<size_t>(tile.bytes));
     gather(file, tile, buffer);
-    if (tile.big_endian) swap_byte_order(buffer, tile.dtype);
-    if (tile.dtype == DType::kBool) {
-      for (std::byte& byte : buffer) byte = std::byte{byte != std::byte{0}};
-    }
+    finish_elements(tile, std::endian::little, buffer);
     sink(buffer);
   });
 }

@@ -51,14 +51,6 @@ std::span<std::byte> bytes_of(const at::Tensor& tensor) {
   return {static_cast<std::byte*>(tensor.data_ptr()), tensor.nbytes()};
 }
 
-// Elements as a file has them -> as memory has them.
-void normalise(std::span<std::byte> elements, const format::StoredTensor& stored) {
-  if (stored.big_endian) swap_byte_order(elements, stored.dtype);
-  if (stored.dtype == DType::kBool) {
-    for (std::byte& byte : elements) byte = std::byte{byte != std::byte{0}};
-  }
-}
-
 // `elements`: those of `live`, row-major.
 void put(std::span<std::byte> elements, DType from, const at::Tensor& live) {
   const auto to = dtype_of(live.scalar_type());
@@ -77,14 +69,14 @@ void put(std::span<std::byte> elements, DType from, const at::Tensor& live) {
 std::vector<std::byte> read_elements(const io::File& file, const format::StoredTensor& stored, uint64_t offset,
                                      uint64_t bytes) {
   std::vector<std::byte> elements = file.read_at(offset, bytes);
-  normalise(elements, stored);
+  weights::finish_elements(stored, std::endian::native, elements);
   return elements;
 }
 
 std::vector<std::byte> read_all(const io::File& file, const format::StoredTensor& stored) {
   std::vector<std::byte> elements(stored.bytes);
   weights::gather(file, stored, elements);
-  normalise(elements, stored);
+  weights::finish_elements(stored, std::endian::native, elements);
   return elements;
 }
 

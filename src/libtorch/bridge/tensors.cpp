@@ -48,21 +48,14 @@ std::optional<at::ScalarType> scalar_type_of(DType dtype) {
   return found == std::end(kTypes) ? std::nullopt : std::optional(found->second);
 }
 
-std::string describe(DType dtype, at::IntArrayRef shape) {
-  std::string text(name(dtype));
-  text += " [";
-  for (size_t i = 0; i < shape.size(); ++i) text += (i ? ", " : "") + std::to_string(shape[i]);
-  return text + "]";
-}
-
 std::string describe(const format::StoredTensor& tensor) {
   const char* reason = unsupported_reason(tensor);
-  return reason ? reason : describe(tensor.dtype, tensor.shape);
+  return reason ? reason : ckpt::describe(tensor.dtype, tensor.shape);
 }
 
 std::string describe(const at::Tensor& tensor) {
   if (const char* reason = unsupported_reason(tensor)) return reason;
-  return describe(*dtype_of(tensor.scalar_type()), tensor.sizes());
+  return ckpt::describe(*dtype_of(tensor.scalar_type()), tensor.sizes());
 }
 
 bool same_form(const at::Tensor& tensor, const format::StoredTensor& stored) {
@@ -80,9 +73,12 @@ const char* unsupported_reason(const at::Tensor& tensor) {
 
 const char* unsupported_reason(const format::StoredTensor& tensor) {
   switch (tensor.layout) {
-    case format::TensorLayout::kStrided: return nullptr;
-    case format::TensorLayout::kQuantized: return "a quantized tensor";
-    case format::TensorLayout::kSparse: return "a sparse tensor";
+    case format::TensorLayout::kStrided:
+      return nullptr;
+    case format::TensorLayout::kQuantized:
+      return "a quantized tensor";
+    case format::TensorLayout::kSparse:
+      return "a sparse tensor";
   }
   return nullptr;
 }

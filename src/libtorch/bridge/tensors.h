@@ -18,7 +18,6 @@ std::optional<at::ScalarType> scalar_type_of(DType dtype);
 /// "float32 [10, 64]".
 std::string describe(const at::Tensor& tensor);
 std::string describe(const format::StoredTensor& tensor);
-std::string describe(DType dtype, at::IntArrayRef shape);
 
 /// Whether dtype and shape are the same.
 bool same_form(const at::Tensor& tensor, const format::StoredTensor& stored);

@@ -91,7 +91,7 @@ class Matcher {
 }  // namespace
 
 std::string describe(const Source& source) {
-  return source.unusable ? source.unusable : bridge::describe(source.dtype, source.shape);
+  return source.unusable ? source.unusable : ckpt::describe(source.dtype, source.shape);
 }
 
 bool convertible(DType from, at::ScalarType to) {

@@ -24,9 +24,7 @@ void visit_level(const torch::nn::Module& module, OnTensor on_tensor, OnChild on
   }
 }
 
-/// How many bytes of the front of all `names` are "module." or "_orig_mod.", repeated.
-size_t wrapper_prefix(const std::vector<std::string>& names);
-/// Takes that from the front of all.
+/// Takes the prefix of a wrapper from all names.
 void strip_wrappers(std::vector<std::pair<std::string, at::Tensor>>& tensors);
 
 /// Paths of the modules that hold no tensor and no module, without the prefix of a wrapper.

@@ -6,6 +6,7 @@
 
 #include "ckpt/error.h"
 #include "core/base/quote.h"
+#include "core/weights/names.h"
 #include "libtorch/model/module_tensors.h"
 
 namespace ckpt::training {
@@ -46,9 +47,8 @@ bool wraps(const Node& node) {
 }
 
 Node list_tree(const TensorList& list) {
-  std::vector<std::string> names;
-  for (const auto& [name, tensor] : list.tensors) names.push_back(name);
-  const size_t prefix = model::wrapper_prefix(names);
+  const size_t prefix =
+      weights::wrapper_prefix(list.tensors, [](const auto& item) { return std::string_view(item.first); }).size();
   Node node;
   for (const auto& [name, tensor] : list.tensors) {
     node.dotted.push_back({name.substr(prefix), tensor, !tensor.requires_grad()});

@@ -10,6 +10,7 @@
 #include "ckpt/error.h"
 #include "core/base/json.h"
 #include "core/base/quote.h"
+#include "core/weights/names.h"
 #include "libtorch/bridge/generators.h"
 #include "libtorch/bridge/tensors.h"
 #include "libtorch/bridge/torch_error.h"
@@ -39,9 +40,7 @@ bool is_weights(const std::string& kind) { return kind == "module" || kind == "t
 void collect_weights(RestorePlan& plan, const std::string& part, const format::Archive& archive, bool escaped,
                      StoredWeights& weights) {
   std::vector<format::NamedTensor> tensors = format::tensors_of(archive, escaped);
-  std::vector<std::string> names;
-  for (const format::NamedTensor& tensor : tensors) names.push_back(tensor.name);
-  const size_t prefix = model::wrapper_prefix(names);
+  const size_t prefix = weights::wrapper_prefix(tensors, &format::NamedTensor::name).size();
   for (format::NamedTensor& tensor : tensors) {
     std::string name = plan.selection.live_name(part + "/" + tensor.name.substr(prefix));
     if (!weights.emplace(name, std::move(tensor.stored)).second) {
@@ -66,7 +65,7 @@ void report_unexpected(RestorePlan& plan, const std::set<std::string>& parts, co
   for (const auto& [name, source] : found.unexpected) {
     const std::string part = part_of(name);
     if (parts.count(part)) {
-      lines[name] = bridge::describe(source.dtype, source.shape);
+      lines[name] = ckpt::describe(source.dtype, source.shape);
     } else {
       lines[part] = "a part of tensors";
     }

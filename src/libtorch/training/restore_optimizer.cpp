@@ -222,7 +222,7 @@ class OptimizerPlan {
       if (bridge::dtype_of(like.scalar_type()) != stored.dtype ||
           (flat ? stored.shape != std::vector{total} : stored.elements != 1)) {
         const std::vector<int64_t> shape = flat ? std::vector{total} : std::vector<int64_t>{};
-        fits = mismatch(quote(field) + " as " + bridge::describe(*bridge::dtype_of(like.scalar_type()), shape),
+        fits = mismatch(quote(field) + " as " + ckpt::describe(*bridge::dtype_of(like.scalar_type()), shape),
                         bridge::describe(stored));
         continue;
       }
