@@ -1,6 +1,7 @@
 #include "checks.h"
 
 #include <algorithm>
+#include <functional>
 
 #include "ckpt/error.h"
 #include "core/base/bytes.h"
@@ -94,13 +95,14 @@ void check_without_checksums(const std::string& path, std::string_view format, F
                            " has no checksums; only its structure was checked");
 }
 
-void check_pickle(const io::File& file, const format::BlockHashes* hashes, FileCheck& check) {
-  check.what = "torch file (before 1.6)";
+/// A file whose format holds no checksums: its structure, and its bytes where a manifest knows them. `read` reads it.
+void check_listed(const io::File& file, const format::BlockHashes* hashes, std::string_view format, FileCheck& check,
+                  const std::function<std::vector<format::NamedTensor>()>& read) {
   const std::string& path = file.path();
   std::vector<format::NamedTensor> tensors;
   std::optional<Error> unreadable;
   try {
-    tensors = tensors_of_pickle(path, check);
+    tensors = read();
   } catch (const Error& error) {
     if (error.code() != ErrorCode::kCorrupt) throw;
     unreadable = error;
@@ -108,7 +110,7 @@ void check_pickle(const io::File& file, const format::BlockHashes* hashes, FileC
   if (hashes) {
     add_damages(path, format::check_file(file, hashes, nullptr, std::move(tensors), default_threads()), check);
   } else if (!unreadable) {
-    check_without_checksums(path, "the format before 1.6", check);
+    check_without_checksums(path, format, check);
   }
   if (unreadable && check.problems.empty()) check.problems.push_back(problem_of(path, *unreadable));
 }
@@ -122,25 +124,6 @@ void check_shards(const io::File& file, FileCheck& check) {
     if (error.code() != ErrorCode::kCorrupt && error.code() != ErrorCode::kUnsafe) throw;
     check.problems.push_back(problem_of(file.path(), error));
   }
-}
-
-void check_safetensors(const io::File& file, const format::BlockHashes* hashes, FileCheck& check) {
-  check.what = "safetensors file";
-  const std::string& path = file.path();
-  std::vector<format::NamedTensor> tensors;
-  std::optional<Error> unreadable;
-  try {
-    tensors = format::read_safetensors(file).tensors;
-  } catch (const Error& error) {
-    if (error.code() != ErrorCode::kCorrupt) throw;
-    unreadable = error;
-  }
-  if (hashes) {
-    add_damages(path, format::check_file(file, hashes, nullptr, std::move(tensors), default_threads()), check);
-  } else if (!unreadable) {
-    check_without_checksums(path, "safetensors", check);
-  }
-  if (unreadable && check.problems.empty()) check.problems.push_back(problem_of(path, *unreadable));
 }
 
 void check_manifest(const io::File& file, FileCheck& check) {
@@ -170,7 +153,8 @@ FileCheck check_file(const std::string& path) {
       check_zip(file, hashes, check);
       return check;
     case Content::kSafetensors:
-      check_safetensors(file, hashes, check);
+      check.what = "safetensors file";
+      check_listed(file, hashes, "safetensors", check, [&] { return format::read_safetensors(file).tensors; });
       return check;
     case Content::kManifest:
       check_manifest(file, check);
@@ -180,7 +164,8 @@ FileCheck check_file(const std::string& path) {
       check.problems.push_back({path, "", {"", "", 0, "is empty"}});
       return check;
     case Content::kPickle:
-      check_pickle(file, hashes, check);
+      check.what = "torch file (before 1.6)";
+      check_listed(file, hashes, "the format before 1.6", check, [&] { return tensors_of_pickle(path, check); });
       return check;
     case Content::kSafetensorsIndex:
       check_shards(file, check);

@@ -72,12 +72,6 @@ void require_whole(const std::string& path, Output& output) {
 struct ModelInput {
   std::optional<weights::Weights> weights;
   std::optional<format::ArchiveFile> archive;
-
-  std::vector<format::NamedTensor> tensors() const {
-    std::vector<format::NamedTensor> list;
-    for (const weights::Tensor& tensor : weights->tensors()) list.push_back({tensor.name, tensor.stored});
-    return list;
-  }
 };
 
 ModelInput open_model(const std::string& path, Output& output) {
@@ -98,7 +92,7 @@ format::ArchiveFile open_optimizer(const std::string& path, const ModelInput& mo
   const auto torch = format::TorchFile::open(io::File::open(path));
   if (torch.is_script()) return format::ArchiveFile::open(path);
   std::vector<std::string> warnings;
-  format::ArchiveFile state = weights::optimizer_state_of(torch, model.tensors(), warnings);
+  format::ArchiveFile state = weights::optimizer_state_of(torch, model.weights->tensors(), warnings);
   for (const std::string& warning : warnings) output.warn(printable(path) + ": " + warning);
   return state;
 }

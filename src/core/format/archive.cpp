@@ -11,8 +11,6 @@
 namespace ckpt::format {
 namespace {
 
-// Readers may take the file's size and 64 MiB; some of it is for what is not counted.
-constexpr uint64_t kMemoryBeyondFile = 60 << 20;
 constexpr uint64_t kMaxPickleBytes = uint64_t{1} << 30;
 
 void check_byte_order(const ZipReader& zip) {

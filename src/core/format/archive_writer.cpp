@@ -188,29 +188,61 @@ void write_archive(io::BlockWriter& writer, const ArchiveToWrite& root, const st
   zip.finish();
 }
 
-ArchiveToWrite archive_of(const std::vector<TensorToWrite>& tensors) {
-  std::unordered_set<std::string_view> names;
-  for (const TensorToWrite& tensor : tensors) names.insert(tensor.name);
-  ArchiveToWrite root;
-  std::unordered_map<std::string_view, std::shared_ptr<ArchiveToWrite>> levels;  // by their whole name
-  for (size_t i = 0; i < tensors.size(); ++i) {
-    const std::string_view name = tensors[i].name;
+namespace {
+
+/// Levels by the dots in names, while they are made.
+class Levels {
+ public:
+  explicit Levels(const std::vector<TensorToWrite>& tensors) {
+    for (const TensorToWrite& tensor : tensors) tensors_.insert(tensor.name);
+  }
+
+  /// The level that `name` belongs into, and where its own name begins.
+  std::pair<ArchiveToWrite*, size_t> level_of(std::string_view name) {
     ArchiveToWrite* level = &root;
     size_t begin = 0, dot = name.find('.');
     for (size_t dots = 1; dot != std::string_view::npos && dots < kMaxDepth; dot = name.find('.', dot + 1), ++dots) {
-      const std::string_view whole = name.substr(0, dot);
-      if (names.contains(whole)) continue;
-      std::shared_ptr<ArchiveToWrite>& nested = levels[whole];
-      if (!nested) {
-        nested = std::make_shared<ArchiveToWrite>();
-        level->members.emplace_back(std::string(name.substr(begin, dot - begin)), nested);
-      }
-      level = nested.get();
+      if (is_tensor(name.substr(0, dot))) continue;
+      level = child(level, name.substr(0, dot), begin);
       begin = dot + 1;
     }
-    level->members.emplace_back(std::string(name.substr(begin)), TensorPlace{i});
+    return {level, begin};
   }
-  return root;
+
+  /// The level `whole` in `level`, where its name is what begins at `begin`.
+  ArchiveToWrite* child(ArchiveToWrite* level, std::string_view whole, size_t begin) {
+    std::shared_ptr<ArchiveToWrite>& nested = levels_[whole];
+    if (!nested) {
+      nested = std::make_shared<ArchiveToWrite>();
+      level->members.emplace_back(std::string(whole.substr(begin)), nested);
+    }
+    return nested.get();
+  }
+
+  bool is_tensor(std::string_view name) const { return tensors_.contains(name); }
+
+  ArchiveToWrite root;
+
+ private:
+  std::unordered_set<std::string_view> tensors_;
+  std::unordered_map<std::string_view, std::shared_ptr<ArchiveToWrite>> levels_;  // by their whole name
+};
+
+}  // namespace
+
+ArchiveToWrite archive_of(const std::vector<TensorToWrite>& tensors, const std::vector<std::string>& empty_levels) {
+  Levels levels(tensors);
+  for (size_t i = 0; i < tensors.size(); ++i) {
+    const std::string& name = tensors[i].name;
+    const auto [level, begin] = levels.level_of(name);
+    level->members.emplace_back(name.substr(begin), TensorPlace{i});
+  }
+  for (const std::string& name : empty_levels) {
+    if (levels.is_tensor(name)) continue;
+    const auto [level, begin] = levels.level_of(name);
+    levels.child(level, name, begin);
+  }
+  return std::move(levels.root);
 }
 
 }  // namespace ckpt::format

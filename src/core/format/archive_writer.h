@@ -40,6 +40,7 @@ void write_archive(io::BlockWriter& writer, const ArchiveToWrite& root, const st
 
 /// Levels by the dots in the names of `tensors`, as torch::save(module) writes a tree of modules. Where a name is also
 /// the beginning of another ("a" and "a.b"), the longer one keeps its dot; so do dots beyond the deepest level.
-ArchiveToWrite archive_of(const std::vector<TensorToWrite>& tensors);
+/// `empty_levels`: paths of levels that hold nothing, which LibTorch looks for all the same.
+ArchiveToWrite archive_of(const std::vector<TensorToWrite>& tensors, const std::vector<std::string>& empty_levels = {});
 
 }  // namespace ckpt::format

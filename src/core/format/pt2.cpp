@@ -13,8 +13,6 @@
 namespace ckpt::format {
 namespace {
 
-// Readers may take the file's size and 64 MiB; some of it is for what is not counted.
-constexpr uint64_t kMemoryBeyondFile = 60 << 20;
 constexpr std::string_view kFolder = "data/weights/";
 constexpr std::string_view kTableEnd = "_weights_config.json";
 constexpr size_t kChunkBytes = 65536;

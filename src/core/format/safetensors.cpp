@@ -15,9 +15,6 @@ namespace ckpt::format {
 namespace {
 
 constexpr uint64_t kMaxHeaderBytes = 100000000;
-// Readers may take the file's size and 64 MiB; some of it is for what is not counted.
-constexpr uint64_t kMemoryBeyondFile = 60 << 20;
-
 void check_names(const SafetensorsIndex& index, const std::string& path) {
   const size_t tensors = index.tensors.size();
   const auto name = [&](uint32_t i) -> const std::string& {

@@ -9,8 +9,6 @@
 namespace ckpt::format {
 namespace {
 
-// Readers may take the files' size and 64 MiB; some of it is for what is not counted.
-constexpr uint64_t kMemoryBeyondFiles = 60 << 20;
 constexpr size_t kMaxFileNameBytes = 255;
 
 /// The weight_map of an index.
@@ -162,7 +160,7 @@ void check_shard(WeightMap& map, uint32_t place, const Shard& shard, const std::
 }  // namespace
 
 ShardedIndex read_sharded(const io::File& index) {
-  uint64_t memory = index.stat().bytes + kMemoryBeyondFiles;
+  uint64_t memory = index.stat().bytes + kMemoryBeyondFile;
   const uint64_t before = memory;
   WeightMap map = read_map(index, memory);
   const uint64_t map_bytes = before - memory;

@@ -11,6 +11,8 @@ namespace ckpt::format {
 
 inline constexpr size_t kMaxRank = 64;
 inline constexpr uint64_t kMaxNameBytes = 65536;
+/// Readers may take the size of their files and 64 MiB; some of it is for what is not counted.
+inline constexpr uint64_t kMemoryBeyondFile = 60 << 20;
 
 /// The product of `shape`; std::nullopt where a size is negative or the product exceeds 63 bits.
 std::optional<uint64_t> element_count(std::span<const int64_t> shape);

@@ -3,13 +3,11 @@
 #include <array>
 
 #include "core/base/quote.h"
+#include "core/format/tensor_check.h"
 #include "core/format/torch_file_impl.h"
 
 namespace ckpt::format {
 namespace {
-
-// Readers may take the file's size and 64 MiB; some of it is for what is not counted.
-constexpr uint64_t kMemoryBeyondFile = 60 << 20;
 
 bool read_big_endian(const ZipReader& zip) {
   const ZipRecord* record = zip.find("byteorder");

@@ -50,9 +50,7 @@ struct Kept {
   std::vector<std::string> names;
 };
 
-Kept kept_tensors(const Weights& weights, const ConvertOptions& options, Converted& report) {
-  const std::vector<Pattern> exclude = compile_patterns(options.exclude, "exclude");
-  const Renamer rename(options.rename);
+Kept kept_tensors(const Weights& weights, std::span<const Pattern> exclude, const Renamer& rename, Converted& report) {
   Kept kept;
   for (const Tensor& tensor : weights.tensors()) {
     if (any_matches(exclude, tensor.name)) {
@@ -92,8 +90,8 @@ std::string obstacle(const Tensor& tensor, const ConvertOptions& options) {
   return holds ? "" : std::string(name(dtype));
 }
 
-void refuse_unsupported(const Weights& weights, const Kept& kept, const ConvertOptions& options) {
-  const std::vector<Pattern> exclude = compile_patterns(options.exclude, "exclude");
+void refuse_unsupported(const Weights& weights, const Kept& kept, std::span<const Pattern> exclude,
+                        const ConvertOptions& options) {
   std::vector<std::string> details;
   for (const Tensor* tensor : kept.tensors) {
     const std::string why = obstacle(*tensor, options);
@@ -165,9 +163,10 @@ std::vector<TensorToWrite> selected(const Weights& weights, const Kept& kept, co
 std::vector<TensorToWrite> select(const Weights& weights, const ConvertOptions& options, Converted& report) {
   check_options(options);
   report.warnings.insert(report.warnings.end(), weights.warnings().begin(), weights.warnings().end());
-  const Kept kept = kept_tensors(weights, options, report);
+  const std::vector<Pattern> exclude = compile_patterns(options.exclude, "exclude");
+  const Kept kept = kept_tensors(weights, exclude, Renamer(options.rename), report);
   refuse_collisions(weights, kept);
-  refuse_unsupported(weights, kept, options);
+  refuse_unsupported(weights, kept, exclude, options);
   if (kept.tensors.empty()) throw Error(ErrorCode::kNotFound, weights.path(), "all tensors are excluded");
   verify_parts(weights, kept);
   return selected(weights, kept, options);

@@ -7,15 +7,13 @@
 
 #include "core/base/quote.h"
 #include "core/format/safetensors_shards.h"
+#include "core/format/tensor_check.h"
 #include "core/weights/budget.h"
 #include "core/weights/find.h"
 #include "core/weights/openers.h"
 
 namespace ckpt::weights {
 namespace {
-
-// Readers may take the file's size and 64 MiB; some of it is for what is not counted.
-constexpr uint64_t kMemoryBeyondFile = 60 << 20;
 
 /// Tensors by name, with little memory.
 class Places {
@@ -114,7 +112,7 @@ std::vector<std::string> first_levels(const std::vector<Tensor>& tensors) {
 
 Contents open_safetensors(io::File file) {
   Contents contents{.format = Format::kSafetensors, .path = file.path(), .tensors = {}, .files = {}};
-  uint64_t memory = file.stat().bytes + kMemoryBeyondFile;
+  uint64_t memory = file.stat().bytes + format::kMemoryBeyondFile;
   format::SafetensorsIndex index = format::read_safetensors(file, memory);
   contents.files = {std::make_shared<const io::File>(std::move(file))};
   contents.metadata = std::move(index.metadata);

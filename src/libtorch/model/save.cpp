@@ -69,24 +69,6 @@ format::BytesToWrite data_of(const at::Tensor& tensor, DType from, DType to) {
           }};
 }
 
-/// `level` with an empty one below, and all levels on the way there.
-format::ArchiveToWrite with_level(format::ArchiveToWrite level, std::string_view path) {
-  const size_t dot = path.find('.');
-  const std::string_view first = path.substr(0, dot);
-  const std::string_view rest = dot == path.npos ? std::string_view() : path.substr(dot + 1);
-  auto member =
-      std::find_if(level.members.begin(), level.members.end(), [&](const auto& item) { return item.first == first; });
-  if (member == level.members.end()) {
-    level.members.emplace_back(first, std::make_shared<const format::ArchiveToWrite>());
-    member = std::prev(level.members.end());
-  }
-  const auto* nested = std::get_if<std::shared_ptr<const format::ArchiveToWrite>>(&member->second);
-  if (nested && dot != path.npos) {
-    member->second = std::make_shared<const format::ArchiveToWrite>(with_level(**nested, rest));
-  }
-  return level;
-}
-
 }  // namespace
 
 std::vector<std::string> save(const StateDict& tensors, const std::vector<std::string>& empty_modules,
@@ -108,8 +90,7 @@ std::vector<std::string> save(const StateDict& tensors, const std::vector<std::s
     if (ties[i] < 0) one.data = data_of(tensor, from, to);
   }
   if (format == Format::kArchive && !empty_modules.empty()) {
-    format::ArchiveToWrite root = format::archive_of(list);
-    for (const std::string& module : empty_modules) root = with_level(root, module);
+    const format::ArchiveToWrite root = format::archive_of(list, empty_modules);
     io::replace_file(path, [&](io::BlockWriter& writer) { format::write_archive(writer, root, list); });
     return {path};
   }
