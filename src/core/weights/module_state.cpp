@@ -6,18 +6,13 @@
 #include "core/base/json.h"
 #include "core/base/quote.h"
 #include "core/format/state_layout.h"
+#include "core/weights/python_optimizer.h"
 #include "core/weights/state_tree.h"
 
 namespace ckpt::weights {
 namespace {
 
 constexpr uint64_t kMaxLevels = 1'000'000;
-
-bool looks_like_parameter(const Tensor& tensor) {
-  const DType dtype = tensor.stored.dtype;
-  return (is_floating(dtype) || is_complex(dtype)) && !tensor.name.ends_with("running_mean") &&
-         !tensor.name.ends_with("running_var");
-}
 
 void require_plain(const Weights& weights, const Tensor& tensor) {
   const char* what = tensor.stored.layout != format::TensorLayout::kStrided ? "quantized or sparse"
@@ -38,7 +33,7 @@ format::ArchiveFile module_state_of(const Weights& weights, const std::string& p
   for (const Tensor& tensor : weights.tensors()) {
     require_plain(weights, tensor);
     format::StoredTensor stored = tensor.stored;
-    stored.is_parameter = parameters ? parameters->contains(tensor.name) : looks_like_parameter(tensor);
+    stored.is_parameter = parameters ? parameters->contains(tensor.name) : may_be_parameter(tensor);
     values.emplace_back(tensor.name, std::move(stored));
   }
   auto root = std::make_shared<format::Archive>();
@@ -55,11 +50,16 @@ std::set<std::string> parameters_of(const format::ArchiveFile& optimizer_state) 
   const std::string* text = part ? part->get<std::string>("description") : nullptr;
   if (!text) return names;
   const std::string& path = optimizer_state.file().path();
-  for (const auto& group : parse_json(*text, path).at("groups")) {
-    for (const auto& name : group.at("parameters")) {
-      const auto& full = name.get_ref<const std::string&>();
-      names.insert(full.substr(full.find('/') + 1));
+  const nlohmann::json description = parse_json(*text, path);
+  try {
+    for (const auto& group : description.at("groups")) {
+      for (const auto& name : group.at("parameters")) {
+        const auto& full = name.get_ref<const std::string&>();
+        names.insert(full.substr(full.find('/') + 1));
+      }
     }
+  } catch (const nlohmann::json::exception& error) {
+    throw Error(ErrorCode::kCorrupt, path, std::string("part \"optimizer\": \"description\": ") + error.what());
   }
   return names;
 }

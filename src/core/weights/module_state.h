@@ -15,7 +15,8 @@ namespace ckpt::weights {
 format::ArchiveFile module_state_of(const Weights& weights, const std::string& part,
                                     const std::set<std::string>* parameters);
 
-/// The names of the parameters of the part "optimizer" of a state, without that of their part.
+/// The names of the parameters of the part "optimizer" of a state, without that of their part; none where there is no
+/// such part. kCorrupt where it describes itself in another form than state_layout.h says.
 std::set<std::string> parameters_of(const format::ArchiveFile& optimizer_state);
 
 }  // namespace ckpt::weights
