@@ -12,6 +12,7 @@
 #include "core/base/pattern.h"
 #include "core/run/names.h"
 #include "core/run/run.h"
+#include "core/weights/training_files.h"
 #include "core/weights/values.h"
 #include "text.h"
 #include "weights_flags.h"
@@ -41,11 +42,14 @@ nlohmann::json metadata_of(const weights::Weights& weights) {
 }
 
 Inspected inspect_file(const std::string& path, OpenOptions options, Output& output) {
+  const bool all = options.key.empty() && !options.ema;
   if (content_of(io::File::open(path)) == Content::kManifest) {
     throw Error(ErrorCode::kUnsupported, path, "is the manifest of a checkpoint; inspect its directory");
   }
+  // Of a training state everything is shown, and it may have no part that is its weights.
+  options.whole = all && weights::holds_training_state(path);
   Inspected inspected{.path = path, .format = {}, .weights = open_weights(path, options, output)};
-  if (inspected.weights.format() == Format::kArchive && options.key.empty() && !options.ema) {
+  if (inspected.weights.format() == Format::kArchive && all && !options.whole) {
     options.whole = true;
     inspected.weights = weights::Weights::open(path, options);
   }

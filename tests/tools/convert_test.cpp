@@ -144,6 +144,16 @@ TEST_F(Convert, PlainWeightsBecomeTheModelOfACheckpoint) {
   EXPECT_EQ(ckpt({"convert", in_, in_, "--to", "checkpoint"}).code, 3) << "OUT is a file";
 }
 
+TEST_F(Convert, WeightsOfAnyFormatBecomeACheckpointWithEachWarningOnce) {
+  for (const char* name : {"pt2/net.pt2", "torch/shapes-legacy.pt", "torch/traced.pt", "torch/foreign.pt"}) {
+    const Outcome outcome = ckpt({"convert", "--json", data(name), dir_ / "run", "--to", "checkpoint"});
+    ASSERT_EQ(outcome.code, 0) << name << ": " << outcome.err;
+    EXPECT_EQ(ckpt({"diff", data(name), dir_ / "run"}).code, 0) << name;
+    const nlohmann::json warnings = outcome.json().value("warnings", nlohmann::json::array());
+    EXPECT_EQ(warnings.size(), std::string_view(name) == "torch/foreign.pt" ? 1u : 0u) << warnings;
+  }
+}
+
 TEST_F(Convert, NamesAllThatTheTargetCannotHold) {
   const Outcome outcome = ckpt({"convert", "--json", data("torch/dtypes.pt"), dir_ / "o.safetensors"});
   EXPECT_EQ(outcome.code, 7) << outcome.err;

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <limits>
 
+#include "core/format/archive_writer.h"
 #include "program.h"
 #include "weights_files.h"
 
@@ -117,6 +118,27 @@ TEST(Inspect, ShowsTheWeightsOfATrainingFileAndItsValues) {
   EXPECT_EQ(ema.json().at("tensors").size(), 8u);
   EXPECT_EQ(ckpt({"inspect", data("torch/training-protocol2.pt"), "--key", "epoch"}).code, 6);
   EXPECT_EQ(ckpt({"inspect", data("torch/training-protocol2.pt"), "--ema"}).code, 6);
+}
+
+TEST(Inspect, ShowsAStateWhoseWeightsHaveNoPartOfTheirOwn) {
+  TempDir dir;
+  using Level = format::ArchiveToWrite;
+  const auto level = [](std::vector<std::pair<std::string, format::ArchiveValueToWrite>> members) {
+    return std::make_shared<const Level>(Level{std::move(members)});
+  };
+  const std::string parts = R"({"parts":{"critic":{"kind":"module"},"actor":{"kind":"module"}}})";
+  const Level root{{{"ckpt", level({{"version", int64_t{1}}, {"description", parts}})},
+                    {"critic", level({{"w", format::TensorPlace{0}}})},
+                    {"actor", level({{"w", format::TensorPlace{1}}})}}};
+  const std::vector<float> values{1, 2};
+  const ByteView bytes = std::as_bytes(std::span(values));
+  const std::vector<format::TensorToWrite> tensors{{.name = "a", .shape = {2}, .data = bytes},
+                                                   {.name = "b", .shape = {2}, .data = bytes}};
+  io::replace_file(dir / "state.pt", [&](io::BlockWriter& writer) { format::write_archive(writer, root, tensors); });
+  const Outcome outcome = ckpt({"inspect", "--json", dir / "state.pt"});
+  ASSERT_EQ(outcome.code, 0) << outcome.err;
+  EXPECT_EQ(outcome.json().at("tensors").at(0).at("name"), "critic.w");
+  EXPECT_EQ(ckpt({"inspect", "--json", dir / "state.pt", "--key", "actor"}).json().at("tensors").size(), 1u);
 }
 
 TEST(Inspect, TellsTheFormatOfEveryKindOfFile) {

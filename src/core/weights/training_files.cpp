@@ -1,5 +1,6 @@
 #include "core/weights/training_files.h"
 
+#include <optional>
 #include <utility>
 
 #include "core/base/json.h"
@@ -53,8 +54,6 @@ std::string escaped(const std::string& name) {
 /// Weights alone, as the part "model".
 State state_of_weights(const std::string& path, Converted& report) {
   auto weights = std::make_shared<const Weights>(Weights::open(path));
-  check_all(*weights);
-  report.warnings = weights->warnings();
   State state{.root = {}, .tensors = select(*weights, {.to = Format::kArchive}, report), .head = {}, .source = weights};
   for (format::TensorToWrite& tensor : state.tensors) tensor.name = escaped(tensor.name);
   const nlohmann::json description{{"parts", {{"model", {{"kind", "module"}}}}},
@@ -76,15 +75,30 @@ format::ArchiveFile open_state(const std::string& path) {
   return format::ArchiveFile::open(weights.files().front()->path());
 }
 
-State read_state(const std::string& path, Converted& report) {
-  if (holds_training_state(path)) return state_of(open_state(path));
-  const format::Content content = format::content_of(io::File::open(path));
-  if (content == format::Content::kZip || content == format::Content::kPickle) {
-    check_all(Weights::open(path, {.whole = true}));
-    const auto torch = format::TorchFile::open(io::File::open(path));
-    if (is_python_checkpoint(torch)) return state_of(training_state_of(torch, {}, report.warnings));
+/// std::nullopt where it is of another format, or cannot be read: whoever reads its weights says why.
+std::optional<format::TorchFile> torch_file(const std::string& path) {
+  try {
+    io::File file = io::File::open(path);
+    const format::Content content = format::content_of(file);
+    if (content != format::Content::kZip && content != format::Content::kPickle) return std::nullopt;
+    return format::TorchFile::open(std::move(file));
+  } catch (const Error&) {
+    return std::nullopt;
   }
-  return state_of_weights(path, report);
+}
+
+bool is_directory(const std::string& path) {
+  const auto stat = io::stat(path);
+  return stat && stat->type == io::FileType::kDirectory;
+}
+
+State read_state(const std::string& path, Converted& report) {
+  if (is_directory(path)) return state_of(open_state(path));
+  const std::optional<format::TorchFile> torch = torch_file(path);
+  if (torch && torch->is_training_state()) return state_of(open_state(path));
+  if (!torch || !is_python_checkpoint(*torch)) return state_of_weights(path, report);
+  check_all(Weights::open(path, {.whole = true}));
+  return state_of(training_state_of(*torch, {}, report.warnings));
 }
 
 void count(const std::vector<format::TensorToWrite>& tensors, Converted& report) {
@@ -119,15 +133,9 @@ Converted convert_to_python(const std::string& in, const std::string& out) {
 }
 
 bool holds_training_state(const std::string& path) {
-  const auto stat = io::stat(path);
-  if (stat && stat->type == io::FileType::kDirectory) return true;
-  try {
-    io::File file = io::File::open(path);
-    return format::content_of(file) == format::Content::kZip &&
-           format::TorchFile::open(std::move(file)).is_training_state();
-  } catch (const Error&) {
-    return false;
-  }
+  if (is_directory(path)) return true;
+  const std::optional<format::TorchFile> torch = torch_file(path);
+  return torch && torch->is_training_state();
 }
 
 }  // namespace ckpt::weights
