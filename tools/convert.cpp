@@ -2,7 +2,6 @@
 // back.
 #include "core/weights/convert.h"
 
-#include <array>
 #include <chrono>
 #include <cmath>
 #include <memory>
@@ -13,6 +12,7 @@
 #include "core/weights/training_files.h"
 #include "text.h"
 #include "weights_flags.h"
+#include "weights_output.h"
 
 namespace ckpt::tool {
 namespace {
@@ -27,51 +27,14 @@ struct Flags {
   bool of_weights() const { return dtype || key || max_shard_size || !rename.empty() || !exclude.empty() || ema; }
 };
 
-enum class Target { kSafetensors, kTorch, kArchive, kCheckpoint };
-
-struct Spelling {
-  std::string_view name;
-  Target target;
-  Format format;
-};
-constexpr std::array<Spelling, 4> kTargets{{{"safetensors", Target::kSafetensors, Format::kSafetensors},
-                                            {"torch", Target::kTorch, Format::kTorch},
-                                            {"archive", Target::kArchive, Format::kArchive},
-                                            {"checkpoint", Target::kCheckpoint, Format::kRun}}};
-
-const Spelling& target_of(const Flags& flags) {
-  std::string name = flags.to.value_or("");
-  if (!flags.to) {
-    for (const char* ending : {".pt", ".pth", ".bin"}) {
-      if (flags.out.ends_with(ending)) name = "torch";
-    }
-    if (flags.out.ends_with(".safetensors")) name = "safetensors";
-    if (name.empty()) {
-      throw Error(
-          ErrorCode::kUsage, "",
-          "the name " + quote(flags.out) + " does not tell the format (.safetensors, .pt, .pth, .bin): give --to");
-    }
-  }
-  for (const Spelling& spelling : kTargets) {
-    if (spelling.name == name) return spelling;
-  }
-  throw Error(ErrorCode::kUsage, "", "--to: expected safetensors, torch, archive or checkpoint, found " + quote(name));
-}
-
-weights::ConvertOptions options_of(const Flags& flags, const Spelling& target) {
+weights::ConvertOptions options_of(const Flags& flags, const OutputFormat& target) {
   weights::ConvertOptions options;
   options.to = target.format;
-  if (flags.dtype) {
-    options.dtype = dtype_from_name(*flags.dtype);
-    static constexpr std::array kAllowed{DType::kFloat16, DType::kBFloat16, DType::kFloat32, DType::kFloat64};
-    if (!options.dtype || std::find(kAllowed.begin(), kAllowed.end(), *options.dtype) == kAllowed.end()) {
-      throw Error(ErrorCode::kUsage, "", "--dtype: expected f16, bf16, f32 or f64, found " + quote(*flags.dtype));
-    }
-  }
+  if (flags.dtype) options.dtype = parse_floating(*flags.dtype);
   options.rename = parse_renames(flags.rename);
   options.exclude = flags.exclude;
   if (flags.max_shard_size) {
-    if (target.target != Target::kSafetensors) {
+    if (target.format != Format::kSafetensors) {
       throw Error(ErrorCode::kUsage, "", "--max-shard-size: only safetensors files are sharded");
     }
     options.max_shard_bytes = parse_bytes("--max-shard-size", *flags.max_shard_size);
@@ -79,41 +42,10 @@ weights::ConvertOptions options_of(const Flags& flags, const Spelling& target) {
   return options;
 }
 
-/// std::nullopt where it is no file of weights.
-std::optional<Format> format_at(const std::string& path) {
-  try {
-    return weights::Weights::open(path).format();
-  } catch (const Error&) {
-    return std::nullopt;
-  }
-}
-
-/// What stands at OUT may be replaced where it is of the kind that will be written.
-void check_output(const Flags& flags, const Spelling& target) {
-  const auto there = io::stat(flags.out);
-  if (!there) {
-    if (io::stat(io::parent_path(flags.out))) return;
-    throw Error(ErrorCode::kIo, flags.out, "the directory it is to be written to does not exist");
-  }
-  if (target.target == Target::kCheckpoint) {
-    if (there->type != io::FileType::kDirectory) {
-      throw Error(ErrorCode::kIo, flags.out, "expected a run (a directory), found a file");
-    }
-    return;
-  }
-  if (there->type == io::FileType::kDirectory) throw Error(ErrorCode::kIo, flags.out, "is a directory");
-  if (flags.force) return;
-  const std::optional<Format> found = format_at(flags.out);
-  if (found == target.format) return;
-  throw Error(ErrorCode::kInvalid, flags.out,
-              "exists and is " + (found ? "of format " + std::string(to_string(*found)) : "no file of weights") +
-                  "; --force replaces it");
-}
-
-weights::Converted run_conversion(const Flags& flags, const Spelling& target, Output& output) {
+weights::Converted run_conversion(const Flags& flags, const OutputFormat& target, Output& output) {
   const std::string in = without_trailing_slash(flags.in), out = without_trailing_slash(flags.out);
   const weights::ConvertOptions options = options_of(flags, target);
-  check_output(flags, target);
+  check_output(out, target, flags.force);
   if (!io::stat(in)) throw Error(ErrorCode::kIo, in, "does not exist");
   const auto refuse_weight_flags = [&](const char* what) {
     if (!flags.of_weights()) return;
@@ -122,11 +54,11 @@ weights::Converted run_conversion(const Flags& flags, const Spelling& target, Ou
         std::string(what) + " takes a training state as it is, without --dtype, --rename, --exclude, --key or --ema");
   };
   output.progress("converting " + printable(in));
-  if (target.target == Target::kCheckpoint) {
+  if (target.format == Format::kCheckpoint) {
     refuse_weight_flags("--to checkpoint");
     return weights::convert_to_run(in, out);
   }
-  if (target.target == Target::kTorch && !flags.of_weights() && weights::holds_training_state(in)) {
+  if (target.format == Format::kTorch && !flags.of_weights() && weights::holds_training_state(in)) {
     return weights::convert_to_python(in, out);
   }
   const weights::Weights weights = open_weights(in, {.key = flags.key.value_or(""), .ema = flags.ema}, output);
@@ -136,7 +68,7 @@ weights::Converted run_conversion(const Flags& flags, const Spelling& target, Ou
 int convert(const Flags& flags, Output& output) {
   using std::chrono::steady_clock;
   const steady_clock::time_point begin = steady_clock::now();
-  const Spelling& target = target_of(flags);
+  const OutputFormat& target = output_format(flags.to, flags.out);
   const weights::Converted converted = run_conversion(flags, target, output);
   output.progress("");
   for (const std::string& warning : converted.warnings) output.warn(printable(flags.in) + ": " + warning);
