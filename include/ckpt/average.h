@@ -96,4 +96,27 @@ struct AverageReport {
   std::vector<std::string> warnings;
 };
 
+/// A number for the weights in a file: the higher the better, or the lower, as SoupOptions says.
+using SoupMetric = std::function<double(const std::string& path)>;
+
+/// A greedy soup (Wortsman et al. 2022, "Model soups", recipe 1): every input is measured alone; beginning with the
+/// best, and in the order of their metrics, each is added to the mean where that is not the worse for it. NaN is the
+/// worst.
+struct SoupOptions {
+  AverageOptions average = {};  ///< kInvalid with weights or ema_decay: a soup is a plain mean
+  Mode mode = Mode::kMax;       ///< which metric is better
+};
+
+struct SoupTrial {
+  std::vector<std::string> inputs;
+  double metric = 0;
+  bool kept = false;
+};
+
+struct SoupReport {
+  AverageReport average;  ///< of what was kept
+  double metric = 0;      ///< of that
+  std::vector<SoupTrial> trials;
+};
+
 }  // namespace ckpt

@@ -19,4 +19,7 @@ namespace ckpt::average {
 /// was then.
 AverageReport average(const std::vector<std::string>& inputs, const std::string& out, const AverageOptions& options);
 
+/// options.format, else what the name of `out` tells; kInvalid where it tells nothing.
+Format output_format(const std::string& out, const AverageOptions& options);
+
 }  // namespace ckpt::average
