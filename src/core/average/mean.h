@@ -14,6 +14,7 @@
 #include <span>
 #include <vector>
 
+#include "core/average/exact_sum.h"
 #include "core/base/dtype.h"
 
 namespace ckpt::average {
@@ -26,21 +27,36 @@ Kernel best_kernel();
 
 /// What was met in a run of elements.
 struct MeanFlags {
-  bool nonfinite_input =
-      false;  ///< NaN or infinity in an input: the element is what IEEE sums make of it (a NaN is the quiet one)
-  bool overflow = false;  ///< inputs were finite and the rounded result is not
-  uint64_t redone = 0;    ///< elements done in exact arithmetic
+  /// NaN or infinity in an input: the element is what IEEE sums make of it, and NaN is the quiet one.
+  bool nonfinite_input = false;
+  /// The inputs were finite and the mean is beyond what the target can hold (see round_quotient()).
+  bool overflow = false;
+  uint64_t redone = 0;  ///< elements done in exact arithmetic
 };
 
 class Mean {
  public:
-  /// Floating or complex dtypes (complex ones by components; then `to` == `from`, or the complex dtype of another
-  /// width). `weights`: finite, with a sum above 0, else kInvalid. kUnsupported for other dtypes.
+  /// Floating or complex dtypes (complex ones by components, to a complex dtype of any width). `weights`: finite, with
+  /// a sum above 0, else kInvalid. kUnsupported for other dtypes.
   Mean(std::vector<double> weights, DType from, DType to, Kernel kernel = best_kernel());
 
   /// inputs[i]: `elements` elements of `from` in this machine's byte order, weighted by weights[i]; `to`: room for as
-  /// many of the target's. No alignment is asked for.
+  /// many of the target's. No alignment is asked for. Zero has the sign + unless all inputs are -0.
   MeanFlags operator()(std::span<const std::byte* const> inputs, size_t elements, std::byte* to) const;
+
+ private:
+  /// `count` numbers from number `first` of each input on, exactly.
+  void scalar_block(std::span<const std::byte* const> inputs, size_t first, size_t count, std::byte* to,
+                    MeanFlags& flags) const;
+  /// The bits of the mean of one number of each input.
+  uint64_t exact_mean(std::span<const double> numbers, MeanFlags& flags) const;
+  uint64_t nonfinite_mean(std::span<const double> numbers) const;
+
+  std::vector<double> weights_;
+  ExactNumber weight_sum_;
+  DType from_, to_;  // of complex dtypes: of their components
+  size_t numbers_per_element_;
+  Kernel kernel_;
 };
 
 }  // namespace ckpt::average
