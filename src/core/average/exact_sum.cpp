@@ -252,6 +252,12 @@ ExactNumber ExactSum::value() const {
   return number;
 }
 
+ExactNumber exact_sum(std::span<const double> numbers) {
+  ExactSum sum;
+  for (const double number : numbers) sum.add_product(number, 1);
+  return sum.value();
+}
+
 Rounded round_quotient(const ExactNumber& numerator, const ExactNumber& denominator, DType dtype) {
   if (numerator.size == 0) return {0, true};
   if (!is_floating(dtype)) return round_to_integer(numerator, denominator, dtype);
@@ -274,10 +280,8 @@ Rounded round_number(double value, DType dtype) {
   const bool negative = std::signbit(value);
   if (std::isinf(value)) return {infinity(dtype, negative), true};
   if (value == 0) return {negative ? negative_zero(dtype) : 0, true};
-  ExactSum numerator, one;
-  numerator.add_product(value, 1);
-  one.add_product(1, 1);
-  return round_quotient(numerator.value(), one.value(), dtype);
+  const double one = 1;
+  return round_quotient(exact_sum({&value, 1}), exact_sum({&one, 1}), dtype);
 }
 
 uint64_t quiet_nan(DType dtype) { return format_of(dtype).nan; }

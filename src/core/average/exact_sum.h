@@ -8,6 +8,7 @@
 
 #include <array>
 #include <cstdint>
+#include <span>
 
 #include "core/base/dtype.h"
 
@@ -44,6 +45,9 @@ class ExactSum {
   int end_ = 0;
   int added_ = 0;
 };
+
+/// The sum of finite numbers.
+ExactNumber exact_sum(std::span<const double> numbers);
 
 /// An element's bits, in the lowest ones.
 struct Rounded {

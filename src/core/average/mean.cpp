@@ -45,16 +45,12 @@ DType component(DType dtype) {
 }
 
 ExactNumber positive_sum(std::span<const double> weights) {
-  ExactSum sum;
-  for (const double weight : weights) {
-    if (!std::isfinite(weight)) throw Error(ErrorCode::kInvalid, "", "a weight is not finite");
-    sum.add_product(weight, 1);
+  if (!std::ranges::all_of(weights, [](double weight) { return std::isfinite(weight); })) {
+    throw Error(ErrorCode::kInvalid, "", "a weight is not finite");
   }
-  const ExactNumber value = sum.value();
-  if (value.size == 0 || value.negative) {
-    throw Error(ErrorCode::kInvalid, "", "the sum of the weights is not above 0");
-  }
-  return value;
+  const ExactNumber sum = exact_sum(weights);
+  if (sum.size == 0 || sum.negative) throw Error(ErrorCode::kInvalid, "", "the sum of the weights is not above 0");
+  return sum;
 }
 
 void store(uint64_t bits, size_t size, std::byte* to) {
