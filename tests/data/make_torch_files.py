@@ -144,6 +144,7 @@ def make_special():
 
 def make_modules():
     save("module", filled(Buffers()))
+    save("module-protocol1", filled(Buffers()), pickle_protocol=1)
     save("module-legacy", filled(Buffers()), _use_new_zipfile_serialization=False)
     torch.jit.save(torch.jit.trace(filled(model()).eval(), torch.zeros(1, 1, 2, 2)), FOLDER / "traced.pt")
     torch.jit.save(torch.jit.script(filled(Buffers2())), FOLDER / "scripted.pt")

@@ -114,7 +114,8 @@ struct TorchFile::Impl {
   void index_module(PickleNode state);
   Range begin_items(size_t size);
   TorchGlobal meaning(PickleNode global) const;
-  /// What an object is made by; the class of one whose source the legacy format keeps.
+  /// What an object is made by: the class of one that protocols 0 and 1 spell as a call, or whose source the legacy
+  /// format keeps.
   PickleNode class_of(const PickleObject& object) const;
   TorchValue value(PickleNode node) const;
   TorchValue object_value(PickleNode node) const;

@@ -91,6 +91,7 @@ TorchGlobal meaning_of(std::string_view module, std::string_view name) {
   if (module == "torch.autograd.variable") return name == "Variable" ? kRebuildParameter : kUnknown;
   if (module == "torch.storage") return is_one_of(name, kStorages) ? kStorage : kUnknown;
   if (module == "torch.serialization") return name == "_get_layout" ? kNoUse : kUnknown;
+  if (module == "copy_reg" || module == "copyreg") return name == "_reconstructor" ? kReconstructor : kUnknown;
   if (module == "_codecs") return name == "encode" ? kNoUse : kUnknown;
   return kUnknown;
 }

@@ -14,6 +14,7 @@ enum class TorchGlobal : uint8_t {
   kSequence,          ///< torch.Size, set, list, ...: called with nothing or a sequence
   kDType,             ///< torch.float32
   kStorage,           ///< torch.FloatStorage
+  kReconstructor,     ///< class, base, state of the base: what protocols 0 and 1 have for NEWOBJ
   kScriptClass,       ///< __torch__...: a TorchScript class
   kScriptList,        ///< torch.jit._pickle.build_intlist, ...
   kTypeTag,           ///< torch.jit._pickle.restore_type_tag: its first argument

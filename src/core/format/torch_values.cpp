@@ -36,11 +36,14 @@ TorchGlobal TorchFile::Impl::meaning(PickleNode global) const {
 }
 
 PickleNode TorchFile::Impl::class_of(const PickleObject& object) const {
-  if (!is_kind(pickle, object.callable, PickleKind::kPersistent)) return object.callable;
+  const auto arguments = sequence(pickle, object.arguments);
+  const bool is_new = meaning(object.callable) == TorchGlobal::kReconstructor && arguments.size() == 3;
+  const PickleNode type = is_new ? arguments[0] : object.callable;
+  if (!is_kind(pickle, type, PickleKind::kPersistent)) return type;
   // ("module", class, file of its source, source)
-  const auto id = sequence(pickle, pickle.items(object.callable)[0]);
+  const auto id = sequence(pickle, pickle.items(type)[0]);
   const bool is_class = id.size() == 4 && is_kind(pickle, id[0], PickleKind::kText) && pickle.text(id[0]) == "module";
-  return is_class ? id[1] : object.callable;
+  return is_class ? id[1] : type;
 }
 
 void TorchFile::Impl::index_objects() {
@@ -198,6 +201,8 @@ TorchValue TorchFile::Impl::object_value(PickleNode node) const {
       if (arguments.empty() && is_kind(pickle, object.state, PickleKind::kDict)) {
         return {TorchKind::kModule, pickle.items(object.state)};
       }
+      return {TorchKind::kForeign};
+    case TorchGlobal::kReconstructor:
       return {TorchKind::kForeign};
     case TorchGlobal::kUnknown: {
       const auto at = modules.find(object.state);

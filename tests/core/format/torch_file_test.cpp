@@ -219,6 +219,11 @@ TEST_F(TorchFileTest, ObjectsThatAreCalledOddlyAreForeign) {
            global("os", "system"),
            global("os", "system") + ")\x81",
            call("K\x01", {}),
+           call(global("copy_reg", "_reconstructor"), {global("mine", "Net"), global("__builtin__", "object")}),
+           call(global("copy_reg", "_reconstructor"), {global("mine", "Net"), global("__builtin__", "object"), "N"}) +
+               dict({text("x"), Tensor().stream()}) + "b",
+           call(global("copy_reg", "_reconstructor"),
+                {global("torch._utils", "_rebuild_tensor_v2"), global("__builtin__", "object"), "N"}),
            global("__torch__", "Module") + ")\x81" + tuple({Tensor().stream()}) + "b",
            global("__torch__", "Module") + ")\x81",
            global("__torch__.torch.classes.rnn", "CellParamsBase") + ")\x81" + dict({text("x"), Tensor().stream()}) +

@@ -213,6 +213,20 @@ TEST(TorchGoldenZip, ReadsAStateDictWithItsMetadata) {
   EXPECT_EQ(file.state_dict_metadata(norm), kNoNode);
 }
 
+TEST(TorchGoldenZip, NamesAModulesTensorsAlsoInProtocol1) {
+  const TorchFile file = open("module-protocol1");
+  const auto below = tensors_below(file, file.root());
+  EXPECT_EQ(names_of(below.tensors), (std::vector<std::string>{"weight", "kept", "inner.weight", "inner.bias"}));
+  EXPECT_TRUE(below.foreign.empty());
+  EXPECT_EQ(file.kind(file.root()), TorchKind::kModule);
+  EXPECT_EQ(contents<float>(file, below.tensors[0].stored), ramp(4));
+  std::vector<std::string> foreign;
+  for (const TorchFile::Global& global : file.globals()) {
+    if (!global.understood) foreign.push_back(global.name);
+  }
+  EXPECT_EQ(foreign, (std::vector<std::string>{"__main__.Buffers", "torch.nn.modules.linear.Linear"}));
+}
+
 TEST(TorchGoldenZip, LeavesOutWhatForeignGlobalsMade) {
   const TorchFile file = open("foreign");
   const auto below = tensors_below(file, file.root());
