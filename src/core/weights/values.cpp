@@ -2,6 +2,7 @@
 
 #include "core/base/json.h"
 #include "core/format/archive.h"
+#include "core/weights/python_values.h"
 
 namespace ckpt::weights {
 namespace {
@@ -12,7 +13,8 @@ using nlohmann::json;
 
 class Walk {
  public:
-  explicit Walk(const format::TorchFile& file) : file_(file), escaped_(file.is_training_state()) {}
+  explicit Walk(const format::TorchFile& file)
+      : file_(file), escaped_(file.is_training_state()), bytes_left_(file.memory_left() / kCostOfText) {}
 
   /// Discarded: a tensor, or a level of tensors alone.
   json value(PickleNode node, int depth) {
@@ -31,7 +33,8 @@ class Walk {
       case TorchKind::kFloat:
         return json_number(pickle.number(node));
       case TorchKind::kText:
-        return std::string(pickle.text(node));
+        if (take(pickle.text(node).size())) return std::string(pickle.text(node));
+        [[fallthrough]];
       case TorchKind::kBytes:
         return "<" + std::to_string(pickle.text(node).size()) + " bytes>";
       case TorchKind::kDict:
@@ -44,6 +47,8 @@ class Walk {
         return dtype ? "torch." + std::string(name(*dtype)) : std::string("<torch.dtype>");
       }
       case TorchKind::kForeign:
+        if (auto number = python_scalar(file_, node)) return std::move(*number);  // of numpy
+        break;
       case TorchKind::kOther:
         break;
     }
@@ -52,13 +57,21 @@ class Walk {
 
  private:
   static constexpr int kMaxDepth = 64;
+  static constexpr uint64_t kCostOfText = 64;  // a byte of JSON can become some 30 bytes of what it says
+
+  /// Whether so much text more may be shown: it stands in a pickle once, however many values go by it.
+  bool take(uint64_t bytes) {
+    if (bytes > bytes_left_) return false;
+    bytes_left_ -= bytes;
+    return true;
+  }
 
   json level(PickleNode node, int depth) {
     json object = json::object();
     const auto items = file_.items(node);
     for (size_t i = 0; i + 1 < items.size(); i += 2) {
       const auto key = file_.key_text(items[i]);
-      if (!key) continue;
+      if (!key || !take(key->size())) continue;
       const std::string name = escaped_ ? format::unescape_name(*key) : *key;
       json below = value(items[i + 1], depth + 1);
       if (below.is_discarded()) continue;
@@ -81,17 +94,19 @@ class Walk {
   }
 
   /// The global that made an object.
-  std::string name_of(PickleNode node) const {
+  std::string name_of(PickleNode node) {
     const format::Pickle& pickle = file_.pickle();
     PickleNode global = node;
     if (pickle.kind(node) == format::PickleKind::kObject) global = pickle.object(node).callable;
     if (pickle.kind(global) != format::PickleKind::kGlobal) return "object";
+    if (!take(pickle.module(global).size() + pickle.text(global).size())) return "object";
     return std::string(pickle.module(global)) + "." + std::string(pickle.text(global));
   }
 
   const format::TorchFile& file_;
   bool escaped_;
   size_t left_ = 100000;
+  uint64_t bytes_left_;
 };
 
 }  // namespace

@@ -8,9 +8,10 @@
 namespace ckpt::weights {
 
 /// Everything in the tree that is no tensor: dicts and modules as objects, lists as arrays, NaN and infinities as
-/// json_number() writes them, a foreign object as "<argparse.Namespace>". Levels that hold nothing but tensors are left
-/// out. At most 100,000 values and 64 levels; what is beyond is left out. Names of a state.pt are unescaped and its
-/// descriptions, JSON texts, shown as what they say.
+/// json_number() writes them, numpy's scalars as their numbers, another foreign object as "<argparse.Namespace>". Levels
+/// that hold nothing but tensors are left out. At most 100,000 values, 64 levels and about 1 MiB of texts (more in larger
+/// files); what is beyond is left out. Names of a state.pt are unescaped and its descriptions, JSON texts, shown as what
+/// they say.
 nlohmann::json values_of(const format::TorchFile& file);
 
 }  // namespace ckpt::weights
