@@ -65,16 +65,20 @@ void append_code(std::string& to, char c) {
   to += kDigits[code & 15];
 }
 
-void collect(const Archive& archive, const std::string& prefix, bool escaped, std::vector<NamedTensor>& into) {
+/// `full`: the names of the levels above; one for all levels, since each of a thousand would have all before it.
+void collect(const Archive& archive, std::string& full, bool escaped, std::vector<NamedTensor>& into) {
+  const size_t above = full.size();
   for (const auto& [name, value] : archive.members) {
-    const std::string full = prefix + (escaped ? unescape_name(name) : name);
+    full += escaped ? unescape_name(name) : name;
     if (const auto* tensor = std::get_if<StoredTensor>(&value)) {
       into.push_back({full, *tensor});
     } else if (const auto* list = std::get_if<std::vector<StoredTensor>>(&value)) {
       for (size_t i = 0; i < list->size(); ++i) into.push_back({full + "." + std::to_string(i), (*list)[i]});
     } else if (const auto* nested = std::get_if<std::shared_ptr<const Archive>>(&value)) {
-      collect(**nested, full + ".", escaped, into);
+      full += '.';
+      collect(**nested, full, escaped, into);
     }
+    full.resize(above);
   }
 }
 
@@ -112,7 +116,8 @@ std::string unescape_name(std::string_view name) {
 
 std::vector<NamedTensor> tensors_of(const Archive& archive, bool escaped) {
   std::vector<NamedTensor> tensors;
-  collect(archive, "", escaped, tensors);  // ArchiveFile::open bounds the depth, and what sharing can multiply
+  std::string name;
+  collect(archive, name, escaped, tensors);  // ArchiveFile::open bounds the depth, and what sharing can multiply
   return tensors;
 }
 

@@ -12,6 +12,7 @@ namespace ckpt::format {
 namespace {
 
 constexpr int kMaxDepth = 1000;
+constexpr uint64_t kBytesOfOther = 128;  // a level or value without its name and content, with what points to it
 
 bool is_class(std::string_view module) { return module == "__torch__" || module.starts_with("__torch__."); }
 
@@ -27,8 +28,18 @@ bool is_known_global(std::string_view module, std::string_view name) {
 struct Extent {
   int height = 1;
   uint64_t tensors = 0;
-  uint64_t name_bytes = 0;  ///< of all its tensors' joined names
+  uint64_t name_bytes = 0;   ///< of all its tensors' joined names
+  uint64_t others = 0;       ///< levels, texts, numbers, ...
+  uint64_t other_bytes = 0;  ///< of its texts and lists
+  uint64_t longest = 0;      ///< joined name
 };
+
+uint64_t content_bytes(const ArchiveValue& value) {
+  if (const auto* text = std::get_if<std::string>(&value)) return text->size();
+  if (const auto* list = std::get_if<std::vector<int64_t>>(&value)) return list->size() * sizeof(int64_t);
+  if (const auto* list = std::get_if<std::vector<double>>(&value)) return list->size() * sizeof(double);
+  return 0;
+}
 
 class Converter {
  public:
@@ -135,6 +146,8 @@ std::shared_ptr<const Archive> Converter::root() {
   const auto tensors = checked_mul(converted.extent.tensors, each);
   charge(tensors.value_or(UINT64_MAX));
   charge(converted.extent.name_bytes);
+  charge(checked_mul(converted.extent.others, kBytesOfOther).value_or(UINT64_MAX));
+  charge(converted.extent.other_bytes);
   return converted.archive;
 }
 
@@ -171,22 +184,32 @@ void Converter::add_member(Level& level) {
 }
 
 void Converter::add_extent(Extent& to, const ArchiveValue& value, PickleNode node, size_t name_bytes) {
-  Extent more{0, 0, 0};
+  Extent more{.height = 0, .longest = name_bytes};
   if (std::holds_alternative<StoredTensor>(value)) {
-    more = {0, 1, name_bytes};
+    more.tensors = 1;
+    more.name_bytes = name_bytes;
   } else if (const auto* list = std::get_if<std::vector<StoredTensor>>(&value)) {
-    more = {0, list->size(), list->size() * (name_bytes + 21)};
+    more.tensors = list->size();
+    more.name_bytes = list->size() * (name_bytes + 21);
   } else if (std::holds_alternative<std::shared_ptr<const Archive>>(value)) {
-    const Extent& nested = archives_.at(node).extent;
-    const auto prefixes = checked_mul(nested.tensors, name_bytes + 1);
-    const auto names = prefixes ? checked_add(nested.name_bytes, *prefixes) : std::nullopt;
-    more = {nested.height, nested.tensors, names.value_or(UINT64_MAX)};
+    more = archives_.at(node).extent;
+    const auto prefixes = checked_mul(more.tensors, name_bytes + 1);
+    const auto names = prefixes ? checked_add(more.name_bytes, *prefixes) : std::nullopt;
+    more.name_bytes = names.value_or(UINT64_MAX);
+    more.others = checked_add(more.others, 1).value_or(UINT64_MAX);
+    more.longest += name_bytes + 1;
+  } else {
+    more.others = 1;
+    more.other_bytes = content_bytes(value);
   }
   to.height = std::max(to.height, more.height + 1);
-  to.tensors = checked_add(to.tensors, more.tensors).value_or(UINT64_MAX);
-  to.name_bytes = checked_add(to.name_bytes, more.name_bytes).value_or(UINT64_MAX);
+  to.longest = std::max(to.longest, more.longest);
+  for (const auto part : {&Extent::tensors, &Extent::name_bytes, &Extent::others, &Extent::other_bytes}) {
+    to.*part = checked_add(to.*part, more.*part).value_or(UINT64_MAX);
+    if (to.*part > memory_) charge(UINT64_MAX);
+  }
   if (to.height + static_cast<int>(path_.size()) > kMaxDepth + 1) corrupt("more than 1,000 archives inside each other");
-  if (to.tensors > memory_ || to.name_bytes > memory_) charge(UINT64_MAX);
+  if (to.longest > kMaxNameBytes) corrupt("a name of " + std::to_string(to.longest) + " bytes");
 }
 
 ArchiveValue Converter::value(PickleNode node) {

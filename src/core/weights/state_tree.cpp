@@ -117,38 +117,41 @@ class Copier {
  public:
   Copier(const io::File& file, std::vector<format::TensorToWrite>& tensors) : file_(file), tensors_(tensors) {}
 
-  format::ArchiveToWrite copy(const Archive& level, const std::string& prefix) {
+  format::ArchiveToWrite copy(const Archive& level) {
     format::ArchiveToWrite made;
+    const size_t above = name_.size();
     for (const auto& [name, value] : level.members) {
-      const std::string full = prefix + format::unescape_name(name);
-      made.members.emplace_back(name, std::visit([&](const auto& member) { return copy_value(member, full); }, value));
+      name_ += format::unescape_name(name);
+      made.members.emplace_back(name, std::visit([&](const auto& member) { return copy_value(member); }, value));
+      name_.resize(above);
     }
     return made;
   }
 
  private:
   template <class T>
-  format::ArchiveValueToWrite copy_value(const T& value, const std::string& name) {
+  format::ArchiveValueToWrite copy_value(const T& value) {
     if constexpr (std::is_same_v<T, StoredTensor>) {
-      return add(value, name);
+      return add(value);
     } else if constexpr (std::is_same_v<T, std::vector<StoredTensor>>) {
       std::vector<format::TensorPlace> places;
-      for (const StoredTensor& tensor : value) places.push_back(add(tensor, name));
+      for (const StoredTensor& tensor : value) places.push_back(add(tensor));
       return places;
     } else if constexpr (std::is_same_v<T, std::shared_ptr<const Archive>>) {
-      return std::make_shared<const format::ArchiveToWrite>(copy(*value, name + "."));
+      name_ += '.';
+      return std::make_shared<const format::ArchiveToWrite>(copy(*value));
     } else {
       return value;
     }
   }
 
-  format::TensorPlace add(const StoredTensor& tensor, const std::string& name) {
+  format::TensorPlace add(const StoredTensor& tensor) {
     if (tensor.layout != format::TensorLayout::kStrided) {
-      throw Error(ErrorCode::kUnsupported, file_.path(), "tensor " + quote(name) + " is quantized or sparse",
-                  {.tensor = name});
+      throw Error(ErrorCode::kUnsupported, file_.path(), "tensor " + quote(name_) + " is quantized or sparse",
+                  {.tensor = name_});
     }
     const size_t index = tensors_.size();
-    format::TensorToWrite made{name, tensor.dtype, tensor.shape, {}, tensor.is_parameter, -1};
+    format::TensorToWrite made{name_, tensor.dtype, tensor.shape, {}, tensor.is_parameter, -1};
     size_t first = index;
     if (tensor.elements != 0) {
       first = places_.emplace(std::tuple(tensor.file_offset, tensor.dtype, tensor.shape, tensor.strides), index)
@@ -166,13 +169,14 @@ class Copier {
 
   const io::File& file_;
   std::vector<format::TensorToWrite>& tensors_;
+  std::string name_;  // of the member at hand, with the levels above
   std::map<std::tuple<uint64_t, DType, std::vector<int64_t>, std::vector<int64_t>>, size_t> places_;
 };
 
 }  // namespace
 
 format::ArchiveToWrite archive_to_write(const format::ArchiveFile& state, std::vector<format::TensorToWrite>& tensors) {
-  return Copier(state.file(), tensors).copy(state.root(), "");
+  return Copier(state.file(), tensors).copy(state.root());
 }
 
 }  // namespace ckpt::weights

@@ -181,6 +181,28 @@ TEST_F(ArchiveTest, BoundsDepthCyclesAndWhatSharingMultiplies) {
   EXPECT_EQ(twice.root().nested("a"), twice.root().nested("b"));
 }
 
+TEST_F(ArchiveTest, LevelsThatAreSharedCostWhatTheyAreIfTheyHoldNothing) {
+  std::string shared = module("");
+  for (int i = 0; i < 60; ++i) shared = module(text("a") + shared + "q\x01" + text("b") + "h\x01");
+  EXPECT_EQ(error_of(archive(whole(shared)).bytes()), ErrorCode::kCorrupt);
+  EXPECT_NE(message_.find("memory"), std::string::npos) << message_;
+  std::string texts = "}(";
+  for (int i = 0; i < 2000; ++i) texts += text(std::to_string(i)) + "h\x01";
+  const std::string level = module(text("t") + text(std::string(100000, 't')));
+  EXPECT_EQ(error_of(archive(whole(global("__torch__", "M") + ")\x81}(" + text("first") + level + "q\x01" +
+                                   texts.substr(2) + "ub"))
+                         .bytes()),
+            ErrorCode::kCorrupt);
+  EXPECT_NE(message_.find("memory"), std::string::npos) << message_;
+}
+
+TEST_F(ArchiveTest, RefusesJoinedNamesBeyond64KiB) {
+  std::string nested = Tensor().stream();
+  for (int i = 0; i < 70; ++i) nested = module(text(std::string(1000, 'n')) + nested);
+  EXPECT_EQ(error_of(archive(whole(nested)).bytes()), ErrorCode::kCorrupt);
+  EXPECT_NE(message_.find("a name of"), std::string::npos) << message_;
+}
+
 TEST_F(ArchiveTest, NeverCrashesOnChangedZeroedOrMissingBytes) {
   const std::string bytes = archive(whole(module(text("x") + Tensor().stream() + text("n") + integer(3)))).bytes();
   ASSERT_EQ(error_of(bytes), std::nullopt) << message_;
