@@ -4,6 +4,7 @@
 #include <array>
 #include <cmath>
 #include <set>
+#include <unordered_map>
 
 #include "ckpt/grad_scaler_state.h"
 #include "core/base/json.h"
@@ -146,6 +147,7 @@ class Builder {
     }
     const PythonOptimizer optimizer = read_python_optimizer(file_, node, most, warnings_);
     const auto names = names_of(optimizer, model);
+    if (!optimizer.form->is_flat) check_shapes(optimizer, names, model);
     json groups = json::array(), states = json::object();
     std::map<std::string, std::vector<std::pair<std::string, ArchiveValue>>> fields;
     for (size_t g = 0; g < optimizer.groups.size(); ++g) {
@@ -201,6 +203,28 @@ class Builder {
     if (details.empty()) return;
     const std::string first = details.front();
     throw Error(ErrorCode::kMismatch, file_.path(), "optim_state_dict: " + first, {.details = std::move(details)});
+  }
+
+  /// Of the states of parameters that are in the model.
+  void check_shapes(const PythonOptimizer& optimizer, const std::vector<std::vector<std::string>>& names,
+                    const std::vector<NamedTensor>& model) const {
+    std::unordered_map<std::string_view, const std::vector<int64_t>*> shapes;
+    for (const NamedTensor& named : model) shapes.emplace(named.name, &named.stored.shape);
+    for (size_t g = 0; g < names.size(); ++g) {
+      for (size_t i = 0; i < names[g].size(); ++i) {
+        const int64_t index = optimizer.groups[g].parameters[i];
+        const auto state = optimizer.states.find(index);
+        const std::string_view name = names[g][i];
+        const auto shape = name.starts_with("model/") ? shapes.find(name.substr(6)) : shapes.end();
+        if (state == optimizer.states.end() || shape == shapes.end()) continue;
+        for (const auto& [field, tensor] : state->second.tensors) {
+          if (tensor.shape == *shape->second) continue;
+          fail(ErrorCode::kMismatch, "optim_state_dict: state of parameter " + std::to_string(index) + ": expected " +
+                                         quote(field) + " of shape " + describe(*shape->second) + " as " +
+                                         quote(name.substr(6)) + ", found " + describe(tensor.shape));
+        }
+      }
+    }
   }
 
   // ---- numbers
@@ -324,8 +348,13 @@ run::CheckpointHead head_of(const format::ArchiveFile& state) {
   const json description = parse_json(*text, path);
   run::CheckpointHead head;
   try {
-    head.iteration = description.at("iteration").get<uint64_t>();
-    head.epoch = description.at("epoch").get<uint64_t>();
+    const auto count = [&](const char* name) {
+      const auto number = whole_number(description.at(name));
+      if (!number || *number < 0) throw corrupt("expected a count as " + quote(name));
+      return static_cast<uint64_t>(*number);
+    };
+    head.iteration = count("iteration");
+    head.epoch = count("epoch");
     head.metadata = description.at("metadata");
     for (const auto& [name, value] : description.at("metrics").items()) {
       const auto number = number_from_json(value);

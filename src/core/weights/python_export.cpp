@@ -39,20 +39,27 @@ void add(Dict& dict, std::string_view key, PickleValue value) {
 
 PickleValue none() { return {PickleValue::None()}; }
 
-/// Calls visit(name, tensor) for all tensors below, and level(path) for each level, names joined with dots.
-void walk(const ArchiveToWrite& level, const std::string& prefix,
-          const std::function<void(const std::string&, TensorPlace)>& visit,
-          const std::function<void(const std::string&, const ArchiveToWrite&)>& enter) {
-  enter(prefix, level);
-  for (const auto& [escaped, value] : level.members) {
-    const std::string name = (prefix.empty() ? "" : prefix + ".") + format::unescape_name(escaped);
-    if (const auto* tensor = std::get_if<TensorPlace>(&value)) {
-      visit(name, *tensor);
-    } else if (const auto* below = std::get_if<Level>(&value)) {
-      walk(**below, name, visit, enter);
+/// Goes through all that is below a level, names joined with dots.
+struct Walk {
+  std::function<void(const std::string& name, TensorPlace tensor)> visit;
+  std::function<void(const std::string& path, const ArchiveToWrite& level)> enter = nullptr;
+  std::string name = {};  ///< one for all levels
+
+  void go(const ArchiveToWrite& level) {
+    if (enter) enter(name, level);
+    const size_t above = name.size();
+    for (const auto& [escaped, value] : level.members) {
+      if (above != 0) name += '.';
+      name += format::unescape_name(escaped);
+      if (const auto* tensor = std::get_if<TensorPlace>(&value)) {
+        visit(name, *tensor);
+      } else if (const auto* below = std::get_if<Level>(&value)) {
+        go(**below);
+      }
+      name.resize(above);
     }
   }
-}
+};
 
 class Exporter {
  public:
@@ -66,8 +73,8 @@ class Exporter {
     const json description = description_of(**head, format::kHeadPart);
     sort_parts(description);
     Dict top;
-    add(top, "iterations", {static_cast<int64_t>(description.at("iteration").get<uint64_t>())});
-    add(top, "epoch", {static_cast<int64_t>(description.at("epoch").get<uint64_t>())});
+    add(top, "iterations", {count(description.at("iteration"))});
+    add(top, "epoch", {count(description.at("epoch"))});
     add(top, "model_state_dict", state_dict(**part("model")));
     add(top, "optim_state_dict", optimizer_.empty() ? none() : optimizer(**part(optimizer_)));
     add(top, "best_metric", best_metric(description));
@@ -133,21 +140,34 @@ class Exporter {
     return *number;
   }
 
+  int64_t whole(const json& value) const {
+    const auto number = whole_number(value);
+    if (!number) corrupt("expected a whole number, found " + quote(dump_json(value), 60));
+    return *number;
+  }
+
+  int64_t count(const json& value) const {
+    const int64_t number = whole(value);
+    if (number < 0) corrupt("expected a count, found " + std::to_string(number));
+    return number;
+  }
+
   // ---- weights
 
   /// `_metadata` holds the version of each module: 1, but for normalisation layers that count their batches.
   PickleValue state_dict(const ArchiveToWrite& module) const {
     Dict weights, metadata;
     weights.ordered = metadata.ordered = true;
-    walk(
-        module, "",
-        [&](const std::string& name, TensorPlace tensor) { add(weights, name, {PickleValue::Tensor{tensor.index}}); },
-        [&](const std::string& path, const ArchiveToWrite& level) {
-          const bool counts = member<TensorPlace>(level, "num_batches_tracked") != nullptr;
-          Dict version;
-          add(version, "version", {int64_t{counts ? 2 : 1}});
-          add(metadata, path, {std::move(version)});
-        });
+    Walk{.visit = [&](const std::string& name,
+                      TensorPlace tensor) { add(weights, name, {PickleValue::Tensor{tensor.index}}); },
+         .enter =
+             [&](const std::string& path, const ArchiveToWrite& level) {
+               const bool counts = member<TensorPlace>(level, "num_batches_tracked") != nullptr;
+               Dict version;
+               add(version, "version", {int64_t{counts ? 2 : 1}});
+               add(metadata, path, {std::move(version)});
+             }}
+        .go(module);
     weights.metadata.push_back({std::move(metadata)});
     return {std::move(weights)};
   }
@@ -175,9 +195,9 @@ class Exporter {
       const auto* below = std::get_if<Level>(&value);
       if (!below) continue;
       const std::string field = format::unescape_name(escaped);
-      walk(
-          **below, "", [&](const std::string& name, TensorPlace tensor) { states[name].tensors[field] = tensor.index; },
-          [](const std::string&, const ArchiveToWrite&) {});
+      Walk{.visit = [&](const std::string& name, TensorPlace tensor) {
+        states[name].tensors[field] = tensor.index;
+      }}.go(**below);
     }
 
     Dict state;
@@ -209,7 +229,7 @@ class Exporter {
     }
     if (value.is_boolean()) return {value.get<bool>()};
     if (value.is_string()) return {value.get<std::string>()};
-    return {value.get<int64_t>()};
+    return {whole(value)};
   }
 
   PickleValue options(const OptimizerForm& form, const std::string& type, const json& values,
@@ -254,16 +274,16 @@ class Exporter {
       const auto found = state.tensors.find(name);
       return found == state.tensors.end() ? none() : PickleValue{PickleValue::Tensor{found->second}};
     };
-    add(fields, "func_evals", {state.numbers.at("func_evals").get<int64_t>()});
-    add(fields, "n_iter", {state.numbers.at("n_iter").get<int64_t>()});
+    add(fields, "func_evals", {count(state.numbers.at("func_evals"))});
+    add(fields, "n_iter", {count(state.numbers.at("n_iter"))});
     if (!state.tensors.contains("d")) return {std::move(fields)};  // its only step ended at once
     add(fields, "d", tensor("d"));
     add(fields, "t", {number(state.numbers.at("t"))});
     for (const char* name : {"old_dirs", "old_stps", "ro"}) {
       PickleValue::List list;
-      const auto count = state.numbers.at(name).get<size_t>();
-      if (count > state.tensors.size()) corrupt("an optimizer's list of " + std::to_string(count) + " tensors");
-      for (size_t i = 0; i < count; ++i) {
+      const auto length = static_cast<uint64_t>(count(state.numbers.at(name)));
+      if (length > state.tensors.size()) corrupt("an optimizer's list of " + std::to_string(length) + " tensors");
+      for (uint64_t i = 0; i < length; ++i) {
         list.items.push_back(tensor(std::string(name) + "." + std::to_string(i)));
       }
       add(fields, name, {std::move(list)});
@@ -279,8 +299,8 @@ class Exporter {
     const json stored = description_of(**part(scaler_), scaler_);
     Dict made;
     for (const char* name : {"scale", "growth_factor", "backoff_factor"}) add(made, name, {number(stored.at(name))});
-    add(made, "growth_interval", {stored.at("growth_interval").get<int64_t>()});
-    add(made, "_growth_tracker", {stored.at("growth_tracker").get<int64_t>()});
+    add(made, "growth_interval", {count(stored.at("growth_interval"))});
+    add(made, "_growth_tracker", {count(stored.at("growth_tracker"))});
     return {std::move(made)};
   }
 

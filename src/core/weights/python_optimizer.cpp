@@ -275,7 +275,7 @@ class Reader {
       const auto number = python_scalar(file_, value);
       const bool count = name == "func_evals" || name == "n_iter";
       auto taken = number ? option_value(count ? OptionKind::kInteger : OptionKind::kNumber, *number) : std::nullopt;
-      if (!taken) mismatch(where + ": expected a number as " + quote(name));
+      if (!taken || (count && *taken < 0)) mismatch(where + ": expected a number as " + quote(name));
       state.numbers[name] = std::move(*taken);
     } else {
       mismatch(where + ": LBFGS has no " + quote(name, 60));

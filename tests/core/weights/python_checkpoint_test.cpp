@@ -574,6 +574,37 @@ TEST_F(PythonCheckpoint, HasNoPlaceForSomeParts) {
   EXPECT_TRUE(mention(warnings, "\"loss\""));
 }
 
+TEST_F(PythonCheckpoint, RefusesAStateWhoseCountsAreNone) {
+  for (const char* count : {"-1", "1.5", "1e300", "18446744073709551615", "null", "\"1\"", "[]"}) {
+    SCOPED_TRACE(count);
+    const std::string description = R"({"parts": {}, "epoch": 0, "iteration": )" + std::string(count) +
+                                    R"(, "metrics": {}, "best_metric": null, "metadata": {}})";
+    const auto head = std::make_shared<Archive>();
+    head->members.emplace_back("description", description);
+    head->index();
+    const auto root = std::make_shared<Archive>();
+    root->members.emplace_back("ckpt", std::shared_ptr<const Archive>(head));
+    root->index();
+    const ArchiveFile state(std::make_shared<const io::File>(io::File::open(kGolden + "sgd.pt")), root);
+    try {
+      head_of(state);
+      ADD_FAILURE();
+    } catch (const Error& thrown) {
+      EXPECT_EQ(thrown.code(), ErrorCode::kCorrupt) << thrown.what();
+    }
+    std::vector<format::TensorToWrite> tensors;
+    std::vector<std::string> warnings;
+    try {
+      format::ArchiveToWrite tree = archive_to_write(state, tensors);
+      tree.members.emplace_back("model", std::make_shared<const format::ArchiveToWrite>());
+      python_checkpoint_of(tree, "state.pt", tensors, warnings);
+      ADD_FAILURE();
+    } catch (const Error& thrown) {
+      EXPECT_EQ(thrown.code(), ErrorCode::kCorrupt) << thrown.what();
+    }
+  }
+}
+
 TEST_F(PythonCheckpoint, TellsWhatAManifestSays) {
   const run::CheckpointHead head = head_of(state_of(kGolden + "adam.pt").tree);
   EXPECT_EQ(head.iteration, 3u);
