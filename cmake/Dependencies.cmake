@@ -24,6 +24,7 @@ if(CKPT_BUILD_TOOLS)
 endif()
 if(CKPT_BUILD_TESTS)
   find_package(GTest REQUIRED)
+  ckpt_find_library(gmp gmpxx.h gmp)  # exact means to compare with; only what is in the headers of gmpxx
 endif()
 if(CKPT_BUILD_BENCH)
   find_package(benchmark REQUIRED)

@@ -7,7 +7,7 @@
 set -euo pipefail
 
 packages=(g++ cmake ninja-build ccache nlohmann-json3-dev libcli11-dev libspdlog-dev libgtest-dev libbenchmark-dev
-          libdeflate-dev libre2-dev libxxhash-dev zlib1g-dev)
+          libdeflate-dev libgmp-dev libre2-dev libxxhash-dev zlib1g-dev)
 if [ -n "${CMAKE_PREFIX_PATH:-}${Torch_DIR:-}" ]; then
   libtorch="the one that CMAKE_PREFIX_PATH or Torch_DIR names"
 elif command -v python3 >/dev/null && python3 -c 'import torch' 2>/dev/null; then

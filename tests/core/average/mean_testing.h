@@ -19,6 +19,12 @@ std::string bytes_of(const std::vector<T>& values) {
   return {reinterpret_cast<const char*>(values.data()), values.size() * sizeof(T)};
 }
 
+/// Those that this machine has.
+inline std::vector<Kernel> kernels() {
+  std::vector<Kernel> all = {Kernel::kScalar};
+  return all;
+}
+
 struct Result {
   std::string bytes;
   MeanFlags flags;
