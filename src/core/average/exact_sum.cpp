@@ -150,15 +150,24 @@ class Division {
   int exponent_;
 };
 
-/// To the nearest power of two, of two as near to the greater one.
-Rounded round_to_exponent(const Format& format, const ExactNumber& numerator, const ExactNumber& denominator) {
-  if (numerator.negative) return {format.beyond, false};
-  Division division(numerator, denominator);
-  const int lowest = format.lowest_exponent;
-  const int exponent = division.exponent() + (division.digits(2) == 3 ? 1 : 0);
-  if (exponent < lowest) return {0, true};
-  const auto bits = static_cast<uint64_t>(exponent - lowest);
-  return bits > format.largest ? Rounded{format.beyond, false} : Rounded{bits, true};
+/// rounded(count) and cut(count): the first `count` digits of a magnitude as a whole number, where rounded() may be
+/// asked for less than none: the first digit has `exponent`.
+template <class RoundedDigits, class CutDigits>
+Rounded encode(const Format& format, bool negative, int exponent, RoundedDigits&& rounded, CutDigits&& cut) {
+  if (format.mantissa_bits == 0) {  // the nearest power of two, of two as near the greater one
+    const int power = exponent + (cut(2) == 3 ? 1 : 0);
+    if (negative || power > format.lowest_exponent + static_cast<int>(format.largest)) return {format.beyond, false};
+    return {static_cast<uint64_t>(std::max(power - format.lowest_exponent, 0)), true};
+  }
+  const int first = std::max(exponent, format.lowest_exponent);  // of the first digit that the format has
+  const uint64_t significand = rounded(exponent - first + format.mantissa_bits + 1);
+  const uint64_t sign = negative ? format.sign : 0;
+  // The implied digit, where there is one, adds 1 to the exponent's field, and so does a carry out of the significand.
+  const auto above = static_cast<uint64_t>(first - format.lowest_exponent);
+  if (above > format.largest >> format.mantissa_bits) return {format.beyond | sign, false};
+  const uint64_t bits = (above << format.mantissa_bits) + significand;
+  if (bits > format.largest) return {format.beyond | sign, false};
+  return {bits == 0 && unsigned_zero(format) ? 0 : bits | sign, true};
 }
 
 Rounded round_to_integer(const ExactNumber& numerator, const ExactNumber& denominator, DType dtype) {
@@ -261,27 +270,37 @@ ExactNumber exact_sum(std::span<const double> numbers) {
 Rounded round_quotient(const ExactNumber& numerator, const ExactNumber& denominator, DType dtype) {
   if (numerator.size == 0) return {0, true};
   if (!is_floating(dtype)) return round_to_integer(numerator, denominator, dtype);
-  const Format& format = format_of(dtype);
-  if (format.mantissa_bits == 0) return round_to_exponent(format, numerator, denominator);
   Division division(numerator, denominator);
-  const int exponent = std::max(division.exponent(), format.lowest_exponent);  // of the first digit that there is
-  const uint64_t significand = division.round(division.exponent() - exponent + format.mantissa_bits + 1);
-  const uint64_t sign = numerator.negative ? format.sign : 0;
-  // The implied digit, where there is one, adds 1 to the exponent's field, and so does a carry out of the significand.
-  const auto above = static_cast<uint64_t>(exponent - format.lowest_exponent);
-  if (above > format.largest >> format.mantissa_bits) return {format.beyond | sign, false};
-  const uint64_t bits = (above << format.mantissa_bits) + significand;
-  if (bits > format.largest) return {format.beyond | sign, false};
-  if (bits == 0 && unsigned_zero(format)) return {0, true};
-  return {bits | sign, true};
+  return encode(
+      format_of(dtype), numerator.negative, division.exponent(), [&](int count) { return division.round(count); },
+      [&](int count) { return division.digits(count); });
 }
 
 Rounded round_number(double value, DType dtype) {
-  const bool negative = std::signbit(value);
-  if (std::isinf(value)) return {infinity(dtype, negative), true};
-  if (value == 0) return {negative ? negative_zero(dtype) : 0, true};
-  const double one = 1;
-  return round_quotient(exact_sum({&value, 1}), exact_sum({&one, 1}), dtype);
+  const Parts parts(value);
+  if (std::isinf(value)) return {infinity(dtype, parts.negative), true};
+  if (value == 0) return {parts.negative ? negative_zero(dtype) : 0, true};
+  const int digits = 64 - std::countl_zero(parts.significand);
+  const auto cut = [&](int count) {
+    return count <= digits ? parts.significand >> (digits - count) : parts.significand << (count - digits);
+  };
+  const auto rounded = [&](int count) {
+    if (count < 0) return uint64_t{0};
+    if (count >= digits) return cut(count);
+    const uint64_t rest = parts.significand & ((uint64_t{1} << (digits - count)) - 1);
+    const uint64_t half = uint64_t{1} << (digits - count - 1);
+    return cut(count) + (rest > half || (rest == half && (cut(count) & 1) != 0) ? 1 : 0);
+  };
+  return encode(format_of(dtype), parts.negative, parts.exponent + digits - 1, rounded, cut);
+}
+
+double least_beyond(DType dtype) {
+  const Format& format = format_of(dtype);
+  if (format.mantissa_bits == 0) return 0x1.8p127;
+  const uint64_t implied = uint64_t{1} << format.mantissa_bits;
+  const uint64_t significand = (format.largest & (implied - 1)) | implied;
+  const int exponent = static_cast<int>(format.largest >> format.mantissa_bits) - 1 + format.lowest_exponent;
+  return std::ldexp(static_cast<double>(2 * significand + 1), exponent - format.mantissa_bits - 1);
 }
 
 uint64_t quiet_nan(DType dtype) { return format_of(dtype).nan; }

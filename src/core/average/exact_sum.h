@@ -61,8 +61,11 @@ struct Rounded {
 /// an even number, has 2^-127 for 0, NaN below it, and the greater one of two as near.
 Rounded round_quotient(const ExactNumber& numerator, const ExactNumber& denominator, DType dtype);
 
-/// `value` (not a NaN) to a floating dtype in the same way.
+/// `value` (not a NaN) to a floating dtype in the same way; the zeros of both signs as they are.
 Rounded round_number(double value, DType dtype);
+
+/// The least number that does not fit into a floating dtype, of both signs; infinity for float64.
+double least_beyond(DType dtype);
 
 /// Special numbers of a floating dtype. Without infinities: a NaN.
 uint64_t quiet_nan(DType dtype);

@@ -1,6 +1,7 @@
 #include "core/average/mean.h"
 
 #include <algorithm>
+#include <bit>
 #include <cfenv>
 #include <cmath>
 #include <cstring>
@@ -8,12 +9,11 @@
 #include <utility>
 
 #include "ckpt/error.h"
+#include "core/weights/convert.h"
 #include "core/weights/numbers.h"
 
 namespace ckpt::average {
 namespace {
-
-constexpr size_t kBlock = 256;  // numbers done at a time: a block of each input stays in the cache
 
 /// Rounding to nearest, and denormals as they are (torch.set_flush_denormal and its like are of the thread), while it
 /// lives.
@@ -63,20 +63,121 @@ void store(uint64_t bits, size_t size, std::byte* to) {
 
 }  // namespace
 
-Kernel best_kernel() { return Kernel::kScalar; }
-
 Mean::Mean(std::vector<double> weights, DType from, DType to, Kernel kernel)
     : weights_(std::move(weights)),
       weight_sum_(positive_sum(weights_)),
       from_(component(from)),
       to_(component(to)),
-      numbers_per_element_(weights::numbers_per_element(from)),
-      kernel_(kernel) {
+      numbers_per_element_(weights::numbers_per_element(from)) {
   const bool floating = is_floating(from) && is_floating(to);
   if (!floating && !(is_complex(from) && is_complex(to))) {
     throw Error(ErrorCode::kUnsupported, "", "no mean of " + std::string(name(from)) + " as " + std::string(name(to)));
   }
+  prepare(kernel);
 }
+
+/// One call.
+class Mean::Run {
+ public:
+  Run(const Mean& mean, std::span<const std::byte* const> inputs) : mean_(mean), inputs_(inputs), row_(inputs.size()) {
+    pointers_.assign(inputs.begin(), inputs.end());
+  }
+
+  /// `count` numbers from number `first` on; at most kKernelBlock.
+  void block(size_t first, size_t count, std::byte* to) {
+    if (mean_.functions_ == nullptr) return exact_block(first, count, to);
+    // Fewer numbers than a vector has go with zeros, as do those that the kernel does not know.
+    const size_t padded = std::max(count, kKernelLeast);
+    const bool copied = mean_.widen_ || padded != count;
+    if (copied) copy(first, count, padded);
+    std::array<double, kKernelBlock> block;
+    std::array<uint64_t, kKernelBlock / 64> undecided = {};
+    KernelTask task = mean_.task_;
+    task.inputs = pointers_.data();
+    task.first = copied ? 0 : first;
+    task.count = padded;
+    task.to = block.data();
+    task.undecided = undecided.data();
+    task.weights = mean_.kernel_weights_.empty() ? nullptr : mean_.kernel_weights_.data();
+    mean_.functions_->mean(task);
+    std::array<std::byte, kKernelLeast * sizeof(double)> few;
+    narrow(block.data(), padded, padded != count ? few.data() : to);
+    if (padded != count) std::memcpy(to, few.data(), count * width(mean_.to_));
+    for (size_t k = 0; k < count; ++k) {
+      if ((undecided[k / 64] >> k % 64 & 1) != 0) exact_number(first, k, to);
+    }
+  }
+
+  MeanFlags flags;
+
+ private:
+  void copy(size_t first, size_t count, size_t padded) {
+    const DType dtype = mean_.widen_ ? DType::kFloat32 : mean_.from_;
+    const size_t size = padded * width(dtype);
+    copies_.assign(inputs_.size() * size, std::byte{0});
+    for (size_t i = 0; i < inputs_.size(); ++i) {
+      const std::span<std::byte> copy = std::span(copies_).subspan(i * size, count * width(dtype));
+      weights::convert_elements(numbers(i, first, count), mean_.from_, copy, dtype);
+      pointers_[i] = copies_.data() + i * size;
+    }
+  }
+
+  ByteView numbers(size_t input, size_t first, size_t count) const {
+    const size_t size = width(mean_.from_);
+    return {inputs_[input] + first * size, count * size};
+  }
+
+  void narrow(const double* block, size_t count, std::byte* to) const {
+    const KernelFunctions& functions = *mean_.functions_;
+    const ByteView bytes = std::as_bytes(std::span(block, count));
+    if (mean_.to_ == DType::kFloat32) {
+      functions.to_float32(block, count, to);
+    } else if (mean_.to_ == DType::kBFloat16) {
+      functions.to_bfloat16(block, count, to);
+    } else if (mean_.to_ == DType::kFloat16 && functions.to_float16 != nullptr) {
+      functions.to_float16(block, count, to);
+    } else if (width(mean_.to_) > 1) {
+      weights::convert_elements(bytes, DType::kFloat64, {to, count * width(mean_.to_)}, mean_.to_);
+    } else {
+      for (size_t k = 0; k < count; ++k) {
+        to[k] = static_cast<std::byte>(std::isnan(block[k]) ? 0 : round_number(block[k], mean_.to_).bits);
+      }
+    }
+  }
+
+  /// Number `k` of a block.
+  void exact_number(size_t first, size_t k, std::byte* to) {
+    for (size_t i = 0; i < inputs_.size(); ++i) {
+      if (mean_.widen_) {
+        float number;
+        std::memcpy(&number, pointers_[i] + k * sizeof number, sizeof number);
+        row_[i] = number;
+      } else {
+        weights::as_doubles(numbers(i, first + k, 1), mean_.from_, {&row_[i], 1});
+      }
+    }
+    const size_t size = width(mean_.to_);
+    store(mean_.exact_mean(row_, flags), size, to + k * size);
+  }
+
+  void exact_block(size_t first, size_t count, std::byte* to) {
+    const size_t size = width(mean_.to_);
+    std::vector<double> block(inputs_.size() * count);  // the numbers of the first input, then of the next
+    for (size_t i = 0; i < inputs_.size(); ++i) {
+      weights::as_doubles(numbers(i, first, count), mean_.from_, std::span(block).subspan(i * count, count));
+    }
+    for (size_t k = 0; k < count; ++k) {
+      for (size_t i = 0; i < inputs_.size(); ++i) row_[i] = block[i * count + k];
+      store(mean_.exact_mean(row_, flags), size, to + k * size);
+    }
+  }
+
+  const Mean& mean_;
+  std::span<const std::byte* const> inputs_;
+  std::vector<double> row_;
+  std::vector<const std::byte*> pointers_;  // for the kernel
+  std::vector<std::byte> copies_;
+};
 
 MeanFlags Mean::operator()(std::span<const std::byte* const> inputs, size_t elements, std::byte* to) const {
   if (inputs.size() != weights_.size()) {
@@ -84,27 +185,15 @@ MeanFlags Mean::operator()(std::span<const std::byte* const> inputs, size_t elem
                 std::to_string(inputs.size()) + " inputs, expected " + std::to_string(weights_.size()));
   }
   const PlainFloatingPoint plain;
+  Run run(*this, inputs);
   const size_t numbers = elements * numbers_per_element_;
-  MeanFlags flags;
-  for (size_t done = 0; done < numbers; done += kBlock) {
-    const size_t count = std::min(kBlock, numbers - done);
-    scalar_block(inputs, done, count, to + done * width(to_), flags);
+  for (size_t done = 0, count = 0; done < numbers; done += count) {
+    const size_t left = numbers - done;
+    count = std::min(left, kKernelBlock);
+    if (left > count && left - count < kKernelLeast) count /= 2;  // so that the last block is large enough
+    run.block(done, count, to + done * width(to_));
   }
-  return flags;
-}
-
-void Mean::scalar_block(std::span<const std::byte* const> inputs, size_t first, size_t count, std::byte* to,
-                        MeanFlags& flags) const {
-  std::vector<double> block(inputs.size() * count);  // the numbers of the first input, then of the next
-  for (size_t i = 0; i < inputs.size(); ++i) {
-    weights::as_doubles(ByteView(inputs[i] + first * width(from_), count * width(from_)), from_,
-                        std::span(block).subspan(i * count, count));
-  }
-  std::vector<double> numbers(inputs.size());
-  for (size_t k = 0; k < count; ++k) {
-    for (size_t i = 0; i < inputs.size(); ++i) numbers[i] = block[i * count + k];
-    store(exact_mean(numbers, flags), width(to_), to + k * width(to_));
-  }
+  return run.flags;
 }
 
 uint64_t Mean::exact_mean(std::span<const double> numbers, MeanFlags& flags) const {
@@ -112,14 +201,19 @@ uint64_t Mean::exact_mean(std::span<const double> numbers, MeanFlags& flags) con
     flags.nonfinite_input = true;
     return nonfinite_mean(numbers);
   }
-  if (std::ranges::all_of(numbers, [](double number) { return number == 0 && std::signbit(number); })) {
-    return negative_zero(to_);
+  const auto same_bits = [&](double number) {
+    return std::bit_cast<uint64_t>(number) == std::bit_cast<uint64_t>(numbers.front());
+  };
+  Rounded rounded;
+  if (std::ranges::all_of(numbers, same_bits)) {
+    rounded = round_number(numbers.front(), to_);
+  } else {
+    ExactSum sum;
+    for (size_t i = 0; i < numbers.size(); ++i) sum.add_product(weights_[i], numbers[i]);
+    rounded = round_quotient(sum.value(), weight_sum_, to_);
+    ++flags.redone;
   }
-  ExactSum sum;
-  for (size_t i = 0; i < numbers.size(); ++i) sum.add_product(weights_[i], numbers[i]);
-  const Rounded rounded = round_quotient(sum.value(), weight_sum_, to_);
   flags.overflow |= !rounded.fits;
-  ++flags.redone;
   return rounded.bits;
 }
 

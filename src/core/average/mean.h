@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "core/average/exact_sum.h"
+#include "core/average/kernel.h"
 #include "core/base/dtype.h"
 
 namespace ckpt::average {
@@ -45,10 +46,9 @@ class Mean {
   MeanFlags operator()(std::span<const std::byte* const> inputs, size_t elements, std::byte* to) const;
 
  private:
-  /// `count` numbers from number `first` of each input on, exactly.
-  void scalar_block(std::span<const std::byte* const> inputs, size_t first, size_t count, std::byte* to,
-                    MeanFlags& flags) const;
-  /// The bits of the mean of one number of each input.
+  class Run;
+  void prepare(Kernel kernel);
+  /// The bits of the mean of one number of each input, by exact arithmetic.
   uint64_t exact_mean(std::span<const double> numbers, MeanFlags& flags) const;
   uint64_t nonfinite_mean(std::span<const double> numbers) const;
 
@@ -56,7 +56,11 @@ class Mean {
   ExactNumber weight_sum_;
   DType from_, to_;  // of complex dtypes: of their components
   size_t numbers_per_element_;
-  Kernel kernel_;
+
+  const KernelFunctions* functions_ = nullptr;  // nullptr: no kernel, all by exact arithmetic
+  bool widen_ = false;                          // numbers are made float32 for the kernel
+  KernelTask task_;                             // but for what a run sets
+  std::vector<double> kernel_weights_;          // empty: all are 1
 };
 
 }  // namespace ckpt::average

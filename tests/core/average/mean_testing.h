@@ -21,7 +21,8 @@ std::string bytes_of(const std::vector<T>& values) {
 
 /// Those that this machine has.
 inline std::vector<Kernel> kernels() {
-  std::vector<Kernel> all = {Kernel::kScalar};
+  std::vector<Kernel> all;
+  for (int i = 0; i <= static_cast<int>(best_kernel()); ++i) all.push_back(static_cast<Kernel>(i));
   return all;
 }
 
