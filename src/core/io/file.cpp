@@ -87,6 +87,14 @@ std::vector<std::byte> File::read_at(uint64_t offset, uint64_t bytes) const {
   return result;
 }
 
+void File::require_size(uint64_t bytes) const {
+  const uint64_t now = stat().bytes;
+  if (now == bytes) return;
+  throw Error(
+      ErrorCode::kCorrupt, path(),
+      "changed since it was opened: expected " + std::to_string(bytes) + " bytes, found " + std::to_string(now));
+}
+
 void File::will_need(uint64_t offset, uint64_t bytes) const {
 #if CKPT_LINUX_IO
   ::posix_fadvise(fd_.get(), static_cast<off_t>(offset), static_cast<off_t>(bytes), POSIX_FADV_WILLNEED);

@@ -64,6 +64,9 @@ class File {
   void read_at(uint64_t offset, std::span<std::byte> into) const;
   std::vector<std::byte> read_at(uint64_t offset, uint64_t bytes) const;
 
+  /// kCorrupt where the file does not have this length any more.
+  void require_size(uint64_t bytes) const;
+
   /// Tells the kernel that `bytes` at `offset` will be read soon (advice: never fails).
   void will_need(uint64_t offset, uint64_t bytes) const;
 
@@ -82,6 +85,7 @@ class File {
 
  private:
   friend class Directory;
+  friend class MappedFile;
   explicit File(Fd fd) : fd_(std::move(fd)) {}
   static File open_regular(const sys::Place& place, int flags);
   Fd fd_;

@@ -46,6 +46,8 @@ const char* to_string(Op op) {
       return "lock";
     case Op::kStatFs:
       return "statfs";
+    case Op::kMap:
+      return "map";
   }
   return "call";
 }

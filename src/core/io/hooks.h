@@ -29,10 +29,11 @@ enum class Op : uint8_t {
   kOpen = kFirstReading,  // open of something that is there
   kRead,                  // pread
   kStat,
-  kList,      // reading a directory
+  kList,  // reading a directory
   kReadLink,
   kLock,
   kStatFs,
+  kMap,  // mmap of a file for reading
 };
 
 const char* to_string(Op op);
@@ -40,9 +41,9 @@ const char* to_string(Op op);
 /// One system call about to be made.
 struct Call {
   Op op;
-  std::string path;         ///< of the file or directory, as the library knows it (absolute, or as the user gave it)
-  std::string target = {};  ///< kRename, kExchange: the second path; kLink: the text of the link
-  uint64_t offset = 0;      ///< kWrite, kRead
+  std::string path;            ///< of the file or directory, as the library knows it (absolute, or as the user gave it)
+  std::string target = {};     ///< kRename, kExchange: the second path; kLink: the text of the link
+  uint64_t offset = 0;         ///< kWrite, kRead
   const void* data = nullptr;  ///< kWrite: the bytes
   size_t size = 0;             ///< kWrite, kRead: bytes asked for; kTruncate, kAllocate: the size
 };

@@ -2,6 +2,7 @@
 
 #include <dirent.h>
 #include <sys/file.h>
+#include <sys/mman.h>
 #include <sys/statvfs.h>
 #include <unistd.h>
 
@@ -249,6 +250,21 @@ int free_bytes(const Fd& fd, uint64_t* bytes) {
   if (result == 0) *bytes = static_cast<uint64_t>(status.f_bavail) * status.f_frsize;
   return result;
 }
+
+void* map_private(const Fd& fd, size_t bytes) {
+  int flags = MAP_PRIVATE;
+#ifdef MAP_NORESERVE
+  flags |= MAP_NORESERVE;  // else a file larger than memory and swap is refused, for the sake of writes that never come
+#endif
+  void* mapped = MAP_FAILED;
+  on_fd(Op::kMap, fd, [&] {
+    mapped = ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, flags, fd.get(), 0);
+    return mapped == MAP_FAILED ? -1 : 0;
+  });
+  return mapped == MAP_FAILED ? nullptr : mapped;
+}
+
+void unmap(void* mapped, size_t bytes) { ::munmap(mapped, bytes); }
 
 int list(const Fd& directory, std::vector<Entry>* entries) {
   return on_fd(Op::kList, directory, [&] { return list_once(directory, entries); });

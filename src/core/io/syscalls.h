@@ -66,6 +66,9 @@ int chmod(const Fd& fd, mode_t mode);
 /// Closes in any case; told to the hook, whose error is returned after closing.
 int close(Fd& fd);
 int free_bytes(const Fd& fd, uint64_t* bytes);
+/// The first `bytes` as memory of this process alone: what is written there never reaches the file. nullptr on failure.
+void* map_private(const Fd& fd, size_t bytes);
+void unmap(void* mapped, size_t bytes);
 /// All entries but "." and "..", as the system gives them.
 int list(const Fd& directory, std::vector<Entry>* entries);
 

@@ -250,7 +250,7 @@ TEST(Umask, IsReadNotChanged) {
 }
 
 TEST(Ops, HaveNames) {
-  for (int op = 0; op <= static_cast<int>(Op::kStatFs); ++op) {
+  for (int op = 0; op <= static_cast<int>(Op::kMap); ++op) {
     EXPECT_STRNE(to_string(static_cast<Op>(op)), "call") << op;
   }
 }
