@@ -5,9 +5,11 @@
 #include <sys/stat.h>
 
 #include <chrono>
+#include <functional>
 
 #include "core/format/archive.h"
 #include "core/format/safetensors_builder.h"
+#include "core/weights/convert.h"
 #include "core/weights/weights.h"
 #include "memory/allocations.h"
 #include "support/temp_dir.h"
@@ -291,6 +293,26 @@ TEST_F(LargeFiles, NestedNames) {
   for (int i = 0; i < 900; ++i) pickle = "}" + text(std::string(70, 'n')) + pickle + "s";
   write_pickle(whole("(" + pickle + std::string("q\0", 2) + repeated(std::string("h\0", 2), 200000) + "t"));
   open_torch();
+}
+
+TEST_F(LargeFiles, ModulesWithoutTensors) {
+  // A state_dict whose `_metadata` names modules, each by as few bytes as can be; as levels of an archive.
+  const auto convert_to_archive = [&](const std::function<std::string(int)>& path_of, int count) {
+    std::string modules = "}(";
+    for (int i = 0; i < count; ++i) modules += text(path_of(i)) + "}";
+    write_pickle(whole(global("collections", "OrderedDict") + ")R(" + text("x") + Tensor().stream() + "u}(" +
+                       text("_metadata") + modules + "u" + "ub"));
+    open_torch();
+    within(
+        std::filesystem::file_size(path_), "archive",
+        [&] { weights::convert(weights::Weights::open(path_), dir_ / "archive", {.to = Format::kArchive}); }, false);
+    std::filesystem::remove(dir_ / "archive");
+  };
+  convert_to_archive([](int i) { return std::to_string(i); }, 45000);
+  convert_to_archive([](int i) { return std::to_string(i); }, 100000);
+  convert_to_archive([](int i) { return std::to_string(i) + repeated(".a", 499); }, 100);
+  convert_to_archive([](int i) { return std::to_string(i) + repeated(".a", 499); }, 10000);
+  convert_to_archive([](int i) { return std::to_string(i) + repeated("." + std::to_string(i), 400); }, 1000);
 }
 
 TEST_F(LargeFiles, HeadersOfJson) {

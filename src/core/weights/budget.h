@@ -14,6 +14,8 @@ class Budget {
   /// `path` outlives it.
   Budget(uint64_t left, const std::string& path) : left_(left), path_(path) {}
 
+  uint64_t left() const { return left_; }
+
   /// kCorrupt where that is more than is left.
   void charge(uint64_t bytes) {
     if (bytes > left_) {

@@ -4,10 +4,12 @@
 #include <bit>
 #include <memory>
 #include <unordered_map>
+#include <unordered_set>
 
 #include "core/base/parallel.h"
 #include "core/base/pattern.h"
 #include "core/base/quote.h"
+#include "core/weights/python_optimizer.h"
 #include "core/weights/renamer.h"
 
 namespace ckpt::weights {
@@ -115,12 +117,12 @@ void check_options(const ConvertOptions& options) {
 nlohmann::ordered_json renamed_metadata(const nlohmann::ordered_json& metadata, const std::vector<RenameRule>& rules) {
   if (rules.empty() || !metadata.is_object()) return metadata;
   const Renamer rename(rules);
-  std::unordered_map<std::string, bool> seen;
+  std::unordered_set<std::string> seen;
   nlohmann::ordered_json renamed = nlohmann::ordered_json::object();
   auto& members = renamed.get_ref<nlohmann::ordered_json::object_t&>();
   for (const auto& [path, value] : metadata.items()) {
     std::string now = rename.module_path(path);
-    if (seen.try_emplace(now).second) members.emplace_back(std::move(now), value);
+    if (seen.insert(now).second) members.emplace_back(std::move(now), value);
   }
   return renamed;
 }
@@ -135,6 +137,9 @@ void verify_parts(const Weights& weights, const Kept& kept) {
 }
 
 std::vector<TensorToWrite> selected(const Weights& weights, const Kept& kept, const ConvertOptions& options) {
+  // Neither a state_dict of Python nor safetensors tells parameters from buffers.
+  const bool told = std::any_of(weights.tensors().begin(), weights.tensors().end(),
+                                [](const Tensor& tensor) { return tensor.stored.is_parameter; });
   std::unordered_map<const Tensor*, int64_t> places;  // of the first of tied ones
   std::vector<TensorToWrite> tensors;
   tensors.reserve(kept.tensors.size());
@@ -145,7 +150,7 @@ std::vector<TensorToWrite> selected(const Weights& weights, const Kept& kept, co
     made.name = kept.names[i];
     made.dtype = dtype;
     made.shape = tensor.stored.shape;
-    made.is_parameter = tensor.stored.is_parameter;
+    made.is_parameter = told ? tensor.stored.is_parameter : may_be_parameter(tensor);
     const Tensor* root = tensor.tied_to < 0 ? &tensor : &weights.tensors()[static_cast<size_t>(tensor.tied_to)];
     const auto [place, is_first] = places.try_emplace(root, static_cast<int64_t>(i));
     if (!is_first) {

@@ -41,7 +41,8 @@ Converted convert(const Weights& weights, const std::string& out, const ConvertO
 std::vector<format::TensorToWrite> select(const Weights& weights, const ConvertOptions& options, Converted& report);
 
 /// Writes a list in one of the three formats (shards for safetensors); for tensors of a file as for live ones. Ties are
-/// kept; `module_metadata` goes into torch files, `metadata` into safetensors.
+/// kept; `module_metadata` goes into torch files, and gives an archive levels for modules that hold no tensor;
+/// `metadata` goes into safetensors.
 std::vector<std::string> write_weights(std::vector<format::TensorToWrite> tensors, const std::string& out,
                                        const ConvertOptions& options,
                                        const std::map<std::string, std::string>& metadata,

@@ -6,6 +6,7 @@
 #include "core/base/json.h"
 #include "core/base/quote.h"
 #include "core/format/state_layout.h"
+#include "core/weights/module_metadata.h"
 #include "core/weights/python_optimizer.h"
 #include "core/weights/state_tree.h"
 
@@ -30,14 +31,17 @@ format::ArchiveFile module_state_of(const Weights& weights, const std::string& p
                                     const std::set<std::string>* parameters) {
   std::vector<std::pair<std::string, format::ArchiveValue>> values;
   values.reserve(weights.tensors().size());
+  std::vector<std::string_view> names;
   for (const Tensor& tensor : weights.tensors()) {
     require_plain(weights, tensor);
     format::StoredTensor stored = tensor.stored;
     stored.is_parameter = parameters ? parameters->contains(tensor.name) : may_be_parameter(tensor);
     values.emplace_back(tensor.name, std::move(stored));
+    names.push_back(tensor.name);
   }
+  const std::vector<std::string> levels = empty_levels(weights.module_metadata(), std::move(names));
   auto root = std::make_shared<format::Archive>();
-  std::shared_ptr<const format::Archive> tree = StateTree(weights.path(), kMaxLevels).make(std::move(values));
+  std::shared_ptr<const format::Archive> tree = StateTree(weights.path(), kMaxLevels).make(std::move(values), levels);
   root->members.emplace_back(format::kHeadPart, std::make_shared<const format::Archive>());
   root->members.emplace_back(format::escape_name(part), std::move(tree));
   root->index();

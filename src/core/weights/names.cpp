@@ -6,23 +6,10 @@
 #include <tuple>
 
 #include "core/base/quote.h"
+#include "core/weights/module_metadata.h"
 
 namespace ckpt::weights {
 namespace {
-
-/// "module" is the module that "module.a" is a member of; what lies outside of it was the wrapper itself.
-void strip_module_paths(nlohmann::ordered_json& metadata, std::string_view prefix) {
-  if (!metadata.is_object()) return;
-  nlohmann::ordered_json stripped = nlohmann::ordered_json::object();
-  for (auto& [path, value] : metadata.items()) {
-    if (path == prefix.substr(0, prefix.size() - 1)) {
-      stripped[""] = std::move(value);
-    } else if (path.starts_with(prefix)) {
-      stripped[path.substr(prefix.size())] = std::move(value);
-    }
-  }
-  metadata = std::move(stripped);
-}
 
 /// Sizes and strides of the dimensions that are more than one place long; a stride over one place is never used.
 template <class Visit>

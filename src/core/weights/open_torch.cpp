@@ -6,6 +6,7 @@
 #include "core/format/torch_file.h"
 #include "core/weights/budget.h"
 #include "core/weights/find.h"
+#include "core/weights/module_metadata.h"
 #include "core/weights/openers.h"
 
 namespace ckpt::weights {
@@ -27,48 +28,6 @@ uint64_t memory_of(const std::vector<format::NamedTensor>& tensors) {
     if (named.stored.record.size() > 15) bytes += named.stored.record.size() + 16;
   }
   return bytes;
-}
-
-/// A number, text, bool or None as JSON; anything else is null too.
-nlohmann::ordered_json scalar(const TorchFile& file, PickleNode node) {
-  switch (file.kind(node)) {
-    case TorchKind::kBool:
-      return file.pickle().boolean(node);
-    case TorchKind::kInt:
-      return file.pickle().integer(node);
-    case TorchKind::kFloat:
-      return file.pickle().number(node);
-    case TorchKind::kText:
-      return std::string(file.pickle().text(node));
-    default:
-      return nullptr;
-  }
-}
-
-/// {module path: {name: scalar}}; what has another form is left out, as nothing reads it.
-nlohmann::ordered_json module_metadata(const TorchFile& file, PickleNode dict, Budget& budget) {
-  constexpr uint64_t kEntryBytes = 256;
-  const PickleNode metadata = file.state_dict_metadata(dict);
-  if (metadata == kNoNode) return nullptr;
-  nlohmann::ordered_json result = nlohmann::ordered_json::object();
-  const auto modules = file.items(metadata);
-  // Appended and not looked up: an ordered object finds a key by going through all of them.
-  auto& members = result.get_ref<nlohmann::ordered_json::object_t&>();
-  for (size_t i = 0; i + 1 < modules.size(); i += 2) {
-    const std::optional<std::string> path = file.key_text(modules[i]);
-    if (!path || !is_utf8(*path) || file.kind(modules[i + 1]) != TorchKind::kDict) continue;
-    budget.charge(kEntryBytes + path->size());
-    nlohmann::ordered_json values = nlohmann::ordered_json::object();
-    const auto items = file.items(modules[i + 1]);
-    for (size_t j = 0; j + 1 < items.size(); j += 2) {
-      const std::optional<std::string> name = file.key_text(items[j]);
-      if (!name || !is_utf8(*name)) continue;
-      budget.charge(kEntryBytes + name->size());
-      values.get_ref<nlohmann::ordered_json::object_t&>().emplace_back(*name, scalar(file, items[j + 1]));
-    }
-    members.emplace_back(*path, std::move(values));
-  }
-  return result;
 }
 
 /// Whether torch::serialize wrote it and not torch.jit: its classes have no methods.
@@ -123,13 +82,13 @@ Contents contents_of(TorchFile file, const OpenOptions& options) {
     contents.warnings.push_back("left out, as made by globals that are not understood: " + listed(contents.foreign));
   }
   FoundWeights found = find_weights(file, options);
-  contents.module_metadata = module_metadata(file, found.node, budget);
   budget.charge(memory_of(found.below.tensors));
   budget.charge(2 * found.below.tensors.size() * sizeof(uint32_t));  // of all that is sorted from here on
   if (file.zip() != nullptr) {
     budget.charge(file.zip()->records().size() * sizeof(format::ChecksummedRange));
     add_zip(*file.zip(), contents);
   }
+  contents.module_metadata = read_module_metadata(file, found.node, budget);
   contents.tensors = std::move(found.below.tensors);
   return contents;
 }

@@ -11,6 +11,7 @@
 
 #include "core/base/quote.h"
 #include "core/weights/gather.h"
+#include "core/weights/module_metadata.h"
 #include "core/weights/tiles.h"
 
 namespace ckpt::weights {
@@ -94,7 +95,7 @@ std::shared_ptr<Archive> StateTree::make(std::vector<std::pair<std::string, Arch
     levels.all[level].archive->members.emplace_back(format::escape_name(name.substr(begin)), std::move(value));
   }
   for (const std::string& name : empty) {
-    if (name.empty() || names.contains(name)) continue;
+    if (!can_be_level(name) || names.contains(name)) continue;
     const auto [level, begin] = descend(name);
     levels.child(level, std::string_view(name).substr(begin));
   }

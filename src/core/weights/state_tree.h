@@ -20,8 +20,9 @@ class StateTree {
   StateTree(std::string path, uint64_t max_levels) : path_(std::move(path)), levels_left_(max_levels) {}
 
   /// One tree of `values`, with the levels `empty`, too (LibTorch looks for modules that hold nothing). Where a name is
-  /// also the beginning of another ("a" and "a.b"), the longer one keeps its dot. Names are escaped. kCorrupt for two
-  /// values of one name, levels deeper than 1,000 or more than may be.
+  /// also the beginning of another ("a" and "a.b"), the longer one keeps its dot. Names are escaped. Of `empty`, what is
+  /// a value's name or cannot be a level (module_metadata.h) is left out. kCorrupt for two values of one name, levels
+  /// deeper than 1,000 or more than may be.
   std::shared_ptr<format::Archive> make(std::vector<std::pair<std::string, format::ArchiveValue>> values,
                                         const std::vector<std::string>& empty = {});
 

@@ -11,6 +11,7 @@
 #include "core/format/torch_writer.h"
 #include "core/run/names.h"
 #include "core/run/writer.h"
+#include "core/weights/module_metadata.h"
 #include "core/weights/python_checkpoint.h"
 #include "core/weights/state_tree.h"
 #include "core/weights/weights.h"
@@ -55,7 +56,11 @@ std::string escaped(const std::string& name) {
 State state_of_weights(const std::string& path, Converted& report) {
   auto weights = std::make_shared<const Weights>(Weights::open(path));
   State state{.root = {}, .tensors = select(*weights, {.to = Format::kArchive}, report), .head = {}, .source = weights};
+  std::vector<std::string_view> names;
+  for (const format::TensorToWrite& tensor : state.tensors) names.push_back(tensor.name);
+  std::vector<std::string> levels = empty_levels(weights->module_metadata(), std::move(names));
   for (format::TensorToWrite& tensor : state.tensors) tensor.name = escaped(tensor.name);
+  for (std::string& level : levels) level = escaped(level);
   const nlohmann::json description{{"parts", {{"model", {{"kind", "module"}}}}},
                                    {"epoch", 0},
                                    {"iteration", 0},
@@ -63,8 +68,9 @@ State state_of_weights(const std::string& path, Converted& report) {
                                    {"best_metric", nullptr},
                                    {"metadata", nlohmann::json::object()}};
   format::ArchiveToWrite head{{{"version", format::kStateVersion}, {"description", dump_json(description)}}};
+  format::ArchiveToWrite model = format::archive_of(state.tensors, levels);
   state.root.members = {{format::kHeadPart, std::make_shared<const format::ArchiveToWrite>(std::move(head))},
-                        {"model", std::make_shared<const format::ArchiveToWrite>(format::archive_of(state.tensors))}};
+                        {"model", std::make_shared<const format::ArchiveToWrite>(std::move(model))}};
   return state;
 }
 

@@ -6,6 +6,7 @@
 #include "core/format/archive_writer.h"
 #include "core/format/torch_writer.h"
 #include "core/weights/convert.h"
+#include "core/weights/module_metadata.h"
 
 namespace ckpt::weights {
 namespace {
@@ -138,6 +139,12 @@ PickleValue pickle_value(const nlohmann::ordered_json& value) {
   return {std::move(dict)};
 }
 
+std::vector<std::string_view> names_of(const std::vector<TensorToWrite>& tensors) {
+  std::vector<std::string_view> names;
+  for (const TensorToWrite& tensor : tensors) names.push_back(tensor.name);
+  return names;
+}
+
 /// As PyTorch has it: an ordered dictionary of plain ones.
 PickleValue module_metadata_value(const nlohmann::ordered_json& metadata) {
   PickleValue value = pickle_value(metadata);
@@ -171,7 +178,8 @@ std::vector<std::string> write_weights(std::vector<TensorToWrite> tensors, const
         return {out};
       }
       case Format::kArchive: {
-        const format::ArchiveToWrite root = format::archive_of(tensors);
+        const std::vector<std::string> levels = empty_levels(module_metadata, names_of(tensors));
+        const format::ArchiveToWrite root = format::archive_of(tensors, levels);
         io::replace_file(out, [&](io::BlockWriter& writer) { format::write_archive(writer, root, tensors); });
         return {out};
       }
