@@ -62,6 +62,7 @@ struct BlockWriter::Impl {
   void copy_in(ByteView bytes);
   Buffer buffer_for_producer();
   void submit();
+  void submit_held();
   void start();
   void work();
   void write_block(Block& block, Buffer& own);
@@ -74,6 +75,8 @@ struct BlockWriter::Impl {
   uint64_t total = 0;
   Block current;
   Buffer inline_buffer;
+  size_t held_blocks = 0;
+  std::vector<Block> held;
   std::vector<std::thread> workers;
   bool started = false;
 
@@ -96,7 +99,7 @@ bool BlockWriter::Impl::add(ByteView bytes, bool stable) {
     if (failed.load(std::memory_order_relaxed)) return false;
     const size_t room = static_cast<size_t>(kBlockBytes) - current.bytes;
     const ByteView piece = bytes.first(std::min(room, bytes.size()));
-    if (stable && piece.size() >= kSmallestReference) {
+    if (stable && piece.size() >= kSmallestReference && current.index >= held_blocks) {
       current.references.push_back({current.bytes, piece});
     } else {
       copy_in(piece);
@@ -109,7 +112,7 @@ bool BlockWriter::Impl::add(ByteView bytes, bool stable) {
 }
 
 void BlockWriter::Impl::copy_in(ByteView bytes) {
-  if (!current.buffer) current.buffer = buffer_for_producer();
+  if (!current.buffer) current.buffer = current.index < held_blocks ? make_buffer() : buffer_for_producer();
   std::memcpy(current.buffer.get() + current.bytes, bytes.data(), bytes.size());
 }
 
@@ -126,13 +129,32 @@ Buffer BlockWriter::Impl::buffer_for_producer() {
   return buffer;
 }
 
+// Hands the blocks that were held on, as they are now.
+void BlockWriter::Impl::submit_held() {
+  Block last = std::move(current);
+  held_blocks = 0;
+  for (Block& block : held) {
+    current = std::move(block);
+    submit();
+  }
+  held.clear();
+  current = std::move(last);
+  if (current.bytes > 0) submit();
+}
+
 // Hands the collected block on; without workers (a small file, or none could be started) it is written here.
 void BlockWriter::Impl::submit() {
-  if (!started && current.bytes == kBlockBytes) start();
   const size_t next = current.index + 1;
+  if (current.index < held_blocks) {
+    held.push_back(std::move(current));
+    current = Block();
+    current.index = next;
+    return;
+  }
+  if (!started && current.bytes == kBlockBytes) start();
   {
     std::unique_lock lock(mutex);
-    hashes.resize(next);
+    hashes.resize(std::max(hashes.size(), next));
     if (!workers.empty()) {
       to_producer.wait(lock, [&] { return queue.size() < kMostQueued; });
       queue.push_back(std::move(current));
@@ -154,7 +176,7 @@ void BlockWriter::Impl::start() {
   direct = file.set_direct(true);
   {
     std::lock_guard lock(mutex);
-    free_buffers.reserve(kProducerBuffers);
+    free_buffers.reserve(kProducerBuffers + std::max(held_blocks, held.size()));
   }
   workers.reserve(kWorkers);
   try {
@@ -260,11 +282,32 @@ bool BlockWriter::append_stable(ByteView bytes) noexcept {
   }
 }
 
+void BlockWriter::hold(uint64_t bytes) {
+  impl_->held_blocks = static_cast<size_t>((bytes + kBlockBytes - 1) / kBlockBytes);
+}
+
+void BlockWriter::patch(uint64_t offset, ByteView bytes) {
+  Impl& impl = *impl_;
+  if (impl.failed) return;  // what was appended may be gone; finish() tells why
+  while (!bytes.empty()) {
+    const auto index = static_cast<size_t>(offset / kBlockBytes);
+    const auto at = static_cast<size_t>(offset % kBlockBytes);
+    Block* block = index < impl.held.size() ? &impl.held[index] : index == impl.current.index ? &impl.current : nullptr;
+    if (!block || index >= impl.held_blocks || at >= block->bytes) {
+      throw Error(ErrorCode::kInternal, impl.file.path(), "byte " + std::to_string(offset) + " is not held");
+    }
+    const ByteView piece = bytes.first(std::min(block->bytes - at, bytes.size()));
+    std::memcpy(block->buffer.get() + at, piece.data(), piece.size());
+    offset += piece.size();
+    bytes = bytes.subspan(piece.size());
+  }
+}
+
 WrittenFile BlockWriter::finish(std::optional<uint32_t> mode) {
   Impl& impl = *impl_;
   const std::string path = impl.file.path();
   try {
-    if (!impl.failed && impl.current.bytes > 0) impl.submit();
+    if (!impl.failed) impl.submit_held();
     impl.stop(impl.failed);
     if (impl.error) std::rethrow_exception(impl.error);
     impl.file.truncate(impl.total);

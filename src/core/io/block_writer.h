@@ -40,6 +40,12 @@ class BlockWriter {
   /// Like append(), but the bytes stay the caller's, unchanged, until finish() or destruction: they are read later.
   bool append_stable(ByteView bytes) noexcept;
 
+  /// Before the first append: the blocks that cover the first `bytes` bytes are kept in memory until finish(), so that
+  /// what is appended there may be changed. They come on top of what is buffered otherwise.
+  void hold(uint64_t bytes);
+  /// Changes bytes that were appended and are held. kInternal for any others.
+  void patch(uint64_t offset, ByteView bytes);
+
   /// Waits, truncates to the exact length, sets `mode` where given, fsyncs and closes. Throws the first error.
   WrittenFile finish(std::optional<uint32_t> mode = std::nullopt);
 

@@ -97,6 +97,38 @@ TEST(BlockWriter, WritesMoreThanItMayBuffer) {
   EXPECT_EQ(read_all(dir / "f"), text);
 }
 
+TEST(BlockWriter, ChangesHeldBytesBeforeTheyAreWritten) {
+  TempDir dir;
+  int count = 0;
+  for (const uint64_t bytes : {uint64_t{100}, kBlockBytes, kBlockBytes + 50'000, 4 * kBlockBytes + 7}) {
+    for (const uint64_t held : {uint64_t{0}, uint64_t{100}, kBlockBytes, kBlockBytes + 1}) {
+      std::string text = random_bytes(bytes, 7);
+      const Directory directory = Directory::open(dir.path());
+      const std::string name = std::to_string(count++);
+      BlockWriter writer(directory.create(name));
+      writer.hold(held);
+      for (size_t at = 0; at < text.size(); at += 70'000) {
+        writer.append_stable(as_bytes(std::string_view(text).substr(at, 70'000)));
+      }
+      std::string expected = text;
+      for (const auto& [offset, length] : {std::pair<uint64_t, uint64_t>{0, 10}, {90, 10}, {kBlockBytes - 5, 10}}) {
+        const bool is_held = offset + length <= std::min(bytes, (held + kBlockBytes - 1) / kBlockBytes * kBlockBytes);
+        const std::string patch(length, 'x');
+        if (!is_held) {
+          EXPECT_THROW(writer.patch(offset, as_bytes(patch)), Error) << bytes << " " << held << " " << offset;
+          const uint64_t first = std::min(bytes, (held + kBlockBytes - 1) / kBlockBytes * kBlockBytes);
+          if (offset < first) expected.replace(offset, first - offset, first - offset, 'x');
+          continue;
+        }
+        writer.patch(offset, as_bytes(patch));
+        expected.replace(offset, length, patch);
+      }
+      EXPECT_EQ(writer.finish().xxh3_64, hashes_of(expected));
+      EXPECT_EQ(read_all(dir / name), expected) << bytes << " " << held;
+    }
+  }
+}
+
 TEST(BlockWriter, IsLeftWithoutFinish) {
   TempDir dir;
   const std::string text = random_bytes(4 * kBlockBytes, 6);
