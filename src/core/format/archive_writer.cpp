@@ -168,7 +168,8 @@ class ArchivePickle {
 
 }  // namespace
 
-void write_archive(io::BlockWriter& writer, const ArchiveToWrite& root, const std::vector<TensorToWrite>& tensors) {
+void write_archive(io::BlockWriter& writer, const ArchiveToWrite& root, const std::vector<TensorToWrite>& tensors,
+                   const LateText* late) {
   check_tensors(tensors);
   Check check(tensors.size());
   check.level(root);
@@ -184,6 +185,7 @@ void write_archive(io::BlockWriter& writer, const ArchiveToWrite& root, const st
   zip.add_text("constants.pkl", "\x80\x02).");  // an empty tuple
   zip.add_text("version", "3\n");
   zip.add_text("byteorder", "little");
+  if (late) zip.add_text(late->key, late->make());
   zip.add_text(".data/serialization_id", zip.content_id());
   zip.finish();
 }

@@ -35,8 +35,10 @@ struct ArchiveToWrite {
 /// dtype has them. Any name of UTF-8 works, also those that LibTorch's own writer loses (archive.h): classes are
 /// declared so that names are never read as code. kInvalid for names twice in a level, names and texts that are not
 /// UTF-8, places that are no tensor, and more than 1,000 levels inside each other, all of them in details(); else as
-/// write_torch. Nothing was appended then. The same input gives the same bytes.
-void write_archive(io::BlockWriter& writer, const ArchiveToWrite& root, const std::vector<TensorToWrite>& tensors);
+/// write_torch. Nothing was appended then. The same input gives the same bytes. `late` is a record of its own, which
+/// other readers do not look at.
+void write_archive(io::BlockWriter& writer, const ArchiveToWrite& root, const std::vector<TensorToWrite>& tensors,
+                   const LateText* late = nullptr);
 
 /// Levels by the dots in the names of `tensors`, as torch::save(module) writes a tree of modules. Where a name is also
 /// the beginning of another ("a" and "a.b"), the longer one keeps its dot; so do dots beyond the deepest level.

@@ -97,9 +97,16 @@ void check_to_write(const TensorToWrite& tensor) {
   check_data(tensor);
 }
 
-std::string header_of(const std::vector<TensorToWrite>& tensors, const std::map<std::string, std::string>& metadata) {
+/// `late_at`: where in the header the value of `late` stands, where that is set.
+std::string header_of(const std::vector<TensorToWrite>& tensors, const std::map<std::string, std::string>& metadata,
+                      const LateText* late, size_t& late_at) {
   std::string header = "{";
-  if (!metadata.empty()) header += "\"__metadata__\":" + dump_json(metadata);
+  for (const auto& [key, value] : metadata) {
+    header += (header.size() == 1 ? "\"__metadata__\":{" : ",") + dump_json(key) + ":";
+    if (late && key == late->key) late_at = header.size();
+    header += dump_json(value);
+  }
+  if (!metadata.empty()) header += '}';
   uint64_t offset = 0;
   for (const TensorToWrite& tensor : tensors) {
     if (header.size() > 1) header += ',';
@@ -145,18 +152,21 @@ SafetensorsIndex read_safetensors(const io::File& file, uint64_t& memory) {
   return index;
 }
 
+bool safetensors_before(const TensorToWrite& a, const TensorToWrite& b) {
+  const uint64_t width_a = width(a.dtype), width_b = width(b.dtype);
+  return width_a != width_b ? width_a > width_b : a.name < b.name;
+}
+
 void write_safetensors(io::BlockWriter& writer, std::vector<TensorToWrite> tensors,
-                       const std::map<std::string, std::string>& metadata) {
+                       std::map<std::string, std::string> metadata, const LateText* late) {
+  if (late) metadata[late->key] = late->sample;
   for (const TensorToWrite& tensor : tensors) check_to_write(tensor);
   for (const auto& [key, value] : metadata) {
     if (!is_utf8(key) || !is_utf8(value)) {
       throw Error(ErrorCode::kInvalid, "", "safetensors: metadata " + quote(key) + " is not UTF-8");
     }
   }
-  std::sort(tensors.begin(), tensors.end(), [](const TensorToWrite& a, const TensorToWrite& b) {
-    const uint64_t width_a = width(a.dtype), width_b = width(b.dtype);
-    return width_a != width_b ? width_a > width_b : a.name < b.name;
-  });
+  std::sort(tensors.begin(), tensors.end(), safetensors_before);
   std::vector<std::string_view> names;
   names.reserve(tensors.size());
   for (const TensorToWrite& tensor : tensors) names.push_back(tensor.name);
@@ -164,12 +174,20 @@ void write_safetensors(io::BlockWriter& writer, std::vector<TensorToWrite> tenso
   if (const auto twice = std::adjacent_find(names.begin(), names.end()); twice != names.end()) {
     throw Error(ErrorCode::kInvalid, "", "safetensors: two tensors " + quote(*twice));
   }
-  const std::string header = header_of(tensors, metadata);
+  size_t late_at = 0;
+  const std::string header = header_of(tensors, metadata, late, late_at);
   std::string length;
   append_le(length, header.size(), 8);
+  if (late) writer.hold(length.size() + header.size());
   writer.append(as_bytes(length));
   writer.append(as_bytes(header));
   for (const TensorToWrite& tensor : tensors) append(writer, tensor.data);
+  if (!late) return;
+  const std::string text = dump_json(late->make());
+  if (text.size() != dump_json(late->sample).size()) {
+    throw Error(ErrorCode::kInternal, "", "safetensors: metadata " + quote(late->key) + " has become longer");
+  }
+  writer.patch(length.size() + late_at, as_bytes(text));
 }
 
 }  // namespace ckpt::format

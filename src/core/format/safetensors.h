@@ -41,8 +41,11 @@ SafetensorsIndex read_safetensors(const io::File& file, uint64_t& memory);
 /// Appends a whole file: tensors sorted by width (widest first), then by name, so that all are aligned; header padded
 /// with blanks to a multiple of 8. The same input gives the same bytes. kUnsupported where a dtype has no spelling,
 /// kInvalid for duplicate names or data that does not fit the shape; nothing was appended then. No ties: `tied_to` is
-/// -1 in all.
+/// -1 in all. `late` is an entry of the metadata; kInternal where what it makes has not the length that it said.
 void write_safetensors(io::BlockWriter& writer, std::vector<TensorToWrite> tensors,
-                       const std::map<std::string, std::string>& metadata);
+                       std::map<std::string, std::string> metadata, const LateText* late = nullptr);
+
+/// The order in which write_safetensors() asks for data.
+bool safetensors_before(const TensorToWrite& a, const TensorToWrite& b);
 
 }  // namespace ckpt::format

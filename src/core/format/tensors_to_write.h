@@ -22,6 +22,14 @@ struct TensorToWrite {
   int64_t tied_to = -1;
 };
 
+/// A text of a file that is known only when the data of all tensors have been asked for: where a writer takes one, it
+/// calls `make` then. What that throws ends the writing.
+struct LateText {
+  std::string key;
+  std::string sample;  ///< takes as many bytes as what `make` gives, written as JSON, too
+  std::function<std::string()> make;
+};
+
 /// kInvalid where the data do not fit the shape, or there are more than 64 dimensions.
 void check_data(const TensorToWrite& tensor);
 

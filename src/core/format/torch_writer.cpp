@@ -4,7 +4,8 @@
 
 namespace ckpt::format {
 
-void write_torch(io::BlockWriter& writer, const PickleValue& value, const std::vector<TensorToWrite>& tensors) {
+void write_torch(io::BlockWriter& writer, const PickleValue& value, const std::vector<TensorToWrite>& tensors,
+                 const LateText* late) {
   check_tensors(tensors);
   PickleWriter pickle(PickleReader::kPython, tensors);
   pickle.value(value);
@@ -17,6 +18,7 @@ void write_torch(io::BlockWriter& writer, const PickleValue& value, const std::v
     zip.add("data/" + std::to_string(key), tensors[pickle.storages()[key]].data);
   }
   zip.add_text("version", "3\n");
+  if (late) zip.add_text(late->key, late->make());
   zip.add_text(".data/serialization_id", zip.content_id());
   zip.finish();
 }

@@ -148,6 +148,7 @@ Committed RunWriter::Impl::commit(const CheckpointHead& head, const std::vector<
 
   Temporary temporary(run, temporary_name(head.iteration));                                            // 1
   for (const FileToWrite& file : files) manifest.files.push_back(write(temporary.directory(), file));  // 2
+  if (head.complete) head.complete(manifest.metadata);
   const std::string text = to_text(manifest);
   write_manifest(temporary.directory(), text);  // 3
   temporary.directory().set_mode(io::mode_of_umask(0777));

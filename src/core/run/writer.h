@@ -37,6 +37,8 @@ struct CheckpointHead {
   uint64_t epoch = 0;
   std::map<std::string, double> metrics = {};
   nlohmann::json metadata = nlohmann::json::object();
+  /// Where set: called when the files are written, for entries of `metadata` that are known only then.
+  std::function<void(nlohmann::json& metadata)> complete = {};
 };
 
 /// One file of a checkpoint: `produce` appends its bytes. Throwing aborts the save.

@@ -42,11 +42,12 @@ std::vector<format::TensorToWrite> select(const Weights& weights, const ConvertO
 
 /// Writes a list in one of the three formats (shards for safetensors); for tensors of a file as for live ones. Ties are
 /// kept; `module_metadata` goes into torch files, and gives an archive levels for modules that hold no tensor;
-/// `metadata` goes into safetensors.
+/// `metadata` goes into safetensors, `late` into all but shards.
 std::vector<std::string> write_weights(std::vector<format::TensorToWrite> tensors, const std::string& out,
                                        const ConvertOptions& options,
                                        const std::map<std::string, std::string>& metadata,
-                                       const nlohmann::ordered_json& module_metadata);
+                                       const nlohmann::ordered_json& module_metadata,
+                                       const format::LateText* late = nullptr);
 
 /// kUnsupported with `details`, "name: why", where there are any: tensors that the format cannot hold.
 void throw_unsupported(const std::string& path, Format to, std::vector<std::string> details);

@@ -80,7 +80,7 @@ void Weights::stream(const Tensor& tensor, const format::ByteSink& sink) const {
     naming(tensor, [&] { file.read_at(stored.file_offset + done, piece); });
     done += piece.size();
     if (record != nullptr) crc = crc32(piece, crc);
-    if (record != nullptr && done == stored.bytes && crc != record->crc) throw wrong_checksum(tensor);
+    if (done == stored.bytes) check_whole_record(tensor, crc);
     finish_elements(stored, std::endian::little, piece);
     sink(piece);
   }
@@ -113,6 +113,11 @@ const format::ChecksummedRange* Weights::whole_record(const Tensor& tensor) cons
   const bool whole =
       record != nullptr && stored.contiguous() && stored.file_offset == record->offset && stored.bytes == record->bytes;
   return whole ? record : nullptr;
+}
+
+void Weights::check_whole_record(const Tensor& tensor, uint32_t crc) const {
+  const format::ChecksummedRange* record = whole_record(tensor);
+  if (record != nullptr && crc != record->crc) throw wrong_checksum(tensor);
 }
 
 const format::ChecksummedRange* Weights::record_of(const Tensor& tensor) const {

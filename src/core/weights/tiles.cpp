@@ -3,29 +3,46 @@
 #include <algorithm>
 
 namespace ckpt::weights {
-namespace {
 
-/// `dim` is the first dimension to be looked at; those before it are one place long.
-void cut(const format::StoredTensor& tensor, size_t dim, uint64_t most_bytes,
-         const std::function<void(const format::StoredTensor&)>& visit) {
-  if (tensor.bytes <= most_bytes || dim == tensor.shape.size()) return visit(tensor);
-  const int64_t size = tensor.shape[dim];
-  const uint64_t inner = tensor.bytes / static_cast<uint64_t>(size);
-  if (inner > most_bytes) {
-    for (int64_t i = 0; i < size; ++i) cut(format::narrow(tensor, dim, i, i + 1), dim + 1, most_bytes, visit);
+TileGrid::TileGrid(const format::StoredTensor& tensor, uint64_t most_bytes) {
+  if (tensor.elements == 0) return;
+  count_ = 1;
+  uint64_t inner = tensor.bytes;  // of one place of the dimensions before dim_
+  for (; dim_ < tensor.shape.size() && inner > most_bytes; ++dim_) {
+    const auto size = static_cast<uint64_t>(tensor.shape[dim_]);
+    inner /= size;
+    if (inner > most_bytes) {
+      count_ *= size;
+      continue;
+    }
+    places_ = static_cast<int64_t>(most_bytes / inner);
+    runs_ = (size + static_cast<uint64_t>(places_) - 1) / static_cast<uint64_t>(places_);
+    count_ *= runs_;
     return;
-  }
-  const auto places = static_cast<int64_t>(most_bytes / inner);
-  for (int64_t i = 0; i < size; i += std::min(places, size - i)) {
-    visit(format::narrow(tensor, dim, i, i + std::min(places, size - i)));
   }
 }
 
-}  // namespace
+format::StoredTensor TileGrid::tile(const format::StoredTensor& tensor, uint64_t index) const {
+  if (count_ == 1) return tensor;
+  format::StoredTensor tile = tensor;
+  if (places_ != 0) {
+    const auto begin = static_cast<int64_t>(index % runs_) * places_;
+    tile = format::narrow(tile, dim_, begin, std::min(begin + places_, tensor.shape[dim_]));
+    index /= runs_;
+  }
+  for (size_t dim = dim_; dim-- > 0;) {
+    const auto size = static_cast<uint64_t>(tensor.shape[dim]);
+    const auto place = static_cast<int64_t>(index % size);
+    if (size > 1) tile = format::narrow(tile, dim, place, place + 1);
+    index /= size;
+  }
+  return tile;
+}
 
 void for_each_tile(const format::StoredTensor& tensor, uint64_t most_bytes,
                    const std::function<void(const format::StoredTensor&)>& visit) {
-  if (tensor.elements != 0) cut(tensor, 0, most_bytes, visit);
+  const TileGrid grid(tensor, most_bytes);
+  for (uint64_t i = 0; i < grid.count(); ++i) visit(grid.tile(tensor, i));
 }
 
 }  // namespace ckpt::weights

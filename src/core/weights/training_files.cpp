@@ -53,24 +53,29 @@ std::string escaped(const std::string& name) {
 }
 
 /// Weights alone, as the part "model".
-State state_of_weights(const std::string& path, Converted& report) {
-  auto weights = std::make_shared<const Weights>(Weights::open(path));
-  State state{.root = {}, .tensors = select(*weights, {.to = Format::kArchive}, report), .head = {}, .source = weights};
+State state_of_tensors(std::vector<format::TensorToWrite> tensors, const nlohmann::ordered_json& module_metadata,
+                       const run::CheckpointHead& head) {
+  State state{.root = {}, .tensors = std::move(tensors), .head = head, .source = nullptr};
   std::vector<std::string_view> names;
   for (const format::TensorToWrite& tensor : state.tensors) names.push_back(tensor.name);
-  std::vector<std::string> levels = empty_levels(weights->module_metadata(), std::move(names));
+  std::vector<std::string> levels = empty_levels(module_metadata, std::move(names));
   for (format::TensorToWrite& tensor : state.tensors) tensor.name = escaped(tensor.name);
   for (std::string& level : levels) level = escaped(level);
-  const nlohmann::json description{{"parts", {{"model", {{"kind", "module"}}}}},
-                                   {"epoch", 0},
-                                   {"iteration", 0},
-                                   {"metrics", nlohmann::json::object()},
-                                   {"best_metric", nullptr},
-                                   {"metadata", nlohmann::json::object()}};
-  format::ArchiveToWrite head{{{"version", format::kStateVersion}, {"description", dump_json(description)}}};
+  const nlohmann::json description{
+      {"parts", {{"model", {{"kind", "module"}}}}}, {"epoch", head.epoch},    {"iteration", head.iteration},
+      {"metrics", nlohmann::json::object()},        {"best_metric", nullptr}, {"metadata", nlohmann::json::object()}};
+  format::ArchiveToWrite top{{{"version", format::kStateVersion}, {"description", dump_json(description)}}};
   format::ArchiveToWrite model = format::archive_of(state.tensors, levels);
-  state.root.members = {{format::kHeadPart, std::make_shared<const format::ArchiveToWrite>(std::move(head))},
+  state.root.members = {{format::kHeadPart, std::make_shared<const format::ArchiveToWrite>(std::move(top))},
                         {"model", std::make_shared<const format::ArchiveToWrite>(std::move(model))}};
+  return state;
+}
+
+State state_of_weights(const std::string& path, Converted& report) {
+  auto weights = std::make_shared<const Weights>(Weights::open(path));
+  State state =
+      state_of_tensors(select(*weights, {.to = Format::kArchive}, report), weights->module_metadata(), {});
+  state.source = weights;
   return state;
 }
 
@@ -112,20 +117,32 @@ void count(const std::vector<format::TensorToWrite>& tensors, Converted& report)
   for (const format::TensorToWrite& tensor : tensors) report.bytes += tensor.data.bytes;
 }
 
+run::Committed commit(const std::string& run, const State& state, uint64_t bytes) {
+  run::RunWriter writer(run);
+  const run::FileToWrite file{std::string(run::kStateName), bytes, [&](io::BlockWriter& blocks) {
+                                format::write_archive(blocks, state.root, state.tensors);
+                              }};
+  return writer.commit(state.head, {file}, {}, std::nullopt);
+}
+
 }  // namespace
 
 Converted convert_to_run(const std::string& in, const std::string& run) {
   Converted report;
   const State state = read_state(in, report);
   count(state.tensors, report);
-  run::RunWriter writer(run);
-  const run::FileToWrite file{std::string(run::kStateName), report.bytes, [&](io::BlockWriter& blocks) {
-                                format::write_archive(blocks, state.root, state.tensors);
-                              }};
-  const run::Committed committed = writer.commit(state.head, {file}, {}, std::nullopt);
+  const run::Committed committed = commit(run, state, report.bytes);
   report.warnings.insert(report.warnings.end(), committed.warnings.begin(), committed.warnings.end());
   report.outputs = {committed.path};
   return report;
+}
+
+run::Committed commit_weights(const std::string& run, std::vector<format::TensorToWrite> tensors,
+                              const nlohmann::ordered_json& module_metadata, const run::CheckpointHead& head) {
+  const State state = state_of_tensors(std::move(tensors), module_metadata, head);
+  Converted counted;
+  count(state.tensors, counted);
+  return commit(run, state, counted.bytes);
 }
 
 Converted convert_to_python(const std::string& in, const std::string& out) {

@@ -4,6 +4,7 @@
 #include <string>
 
 #include "ckpt/weights.h"
+#include "core/run/writer.h"
 #include "core/weights/convert.h"
 
 namespace ckpt::weights {
@@ -12,6 +13,11 @@ namespace ckpt::weights {
 /// optimizer, scaler, epoch and metrics.best_metric; any other file of weights as the part "model" of iteration 0.
 /// Every CRC of `in` is checked first. outputs: the checkpoint. Errors as training_state_of() and RunWriter say.
 Converted convert_to_run(const std::string& in, const std::string& run);
+
+/// Commits `tensors` as the part "model" of a checkpoint of the run `run`; `head.metrics` and `head.metadata` go into
+/// the manifest alone.
+run::Committed commit_weights(const std::string& run, std::vector<format::TensorToWrite> tensors,
+                              const nlohmann::ordered_json& module_metadata, const run::CheckpointHead& head);
 
 /// Writes a run (its newest checkpoint that verifies), a checkpoint or a state.pt as a training checkpoint of Python,
 /// atomically and durably.

@@ -86,11 +86,14 @@ class Weights {
   void stream(const Tensor& tensor, const format::ByteSink& sink) const;
   /// Whether stream() checks all checksums that there are.
   bool checks_while_streaming(const Tensor& tensor) const;
+  /// The record that a tensor is all of, byte by byte, where its checksum is known; else nullptr.
+  const format::ChecksummedRange* whole_record(const Tensor& tensor) const;
+  /// kCorrupt where that is not the CRC-32 of its whole_record().
+  void check_whole_record(const Tensor& tensor, uint32_t crc) const;
 
  private:
-  /// The record that a tensor's storage lies in, where its checksum is known, and where the tensor is all of it.
+  /// The record that a tensor's storage lies in, where its checksum is known.
   const format::ChecksummedRange* record_of(const Tensor& tensor) const;
-  const format::ChecksummedRange* whole_record(const Tensor& tensor) const;
   Error wrong_checksum(const Tensor& tensor) const;
 
   Contents contents_;

@@ -111,7 +111,7 @@ std::vector<std::string> write_shards(std::vector<std::vector<TensorToWrite>> sh
 }
 
 std::vector<std::string> write_safetensors(std::vector<TensorToWrite> tensors, const std::string& out, uint64_t limit,
-                                           Metadata metadata) {
+                                           Metadata metadata, const format::LateText* late) {
   require_dtypes(tensors, out);
   metadata.emplace("format", "pt");  // what other readers look for
   Untied ties = untied(std::move(tensors));
@@ -123,8 +123,9 @@ std::vector<std::string> write_safetensors(std::vector<TensorToWrite> tensors, c
     ties.tensors = std::move(shards[0]);
   }
   metadata.insert(ties.dropped.begin(), ties.dropped.end());
-  io::replace_file(
-      out, [&](io::BlockWriter& writer) { format::write_safetensors(writer, std::move(ties.tensors), metadata); });
+  io::replace_file(out, [&](io::BlockWriter& writer) {
+    format::write_safetensors(writer, std::move(ties.tensors), metadata, late);
+  });
   return {out};
 }
 
@@ -164,23 +165,23 @@ void throw_unsupported(const std::string& path, Format to, std::vector<std::stri
 
 std::vector<std::string> write_weights(std::vector<TensorToWrite> tensors, const std::string& out,
                                        const ConvertOptions& options, const Metadata& metadata,
-                                       const nlohmann::ordered_json& module_metadata) {
+                                       const nlohmann::ordered_json& module_metadata, const format::LateText* late) {
   if (options.max_shard_bytes != 0 && options.to != Format::kSafetensors) {
     throw Error(ErrorCode::kInvalid, out, "only safetensors are written in shards");
   }
   try {
     switch (options.to) {
       case Format::kSafetensors:
-        return write_safetensors(std::move(tensors), out, options.max_shard_bytes, metadata);
+        return write_safetensors(std::move(tensors), out, options.max_shard_bytes, metadata, late);
       case Format::kTorch: {
         const PickleValue value = format::state_dict_value(tensors, module_metadata_value(module_metadata));
-        io::replace_file(out, [&](io::BlockWriter& writer) { format::write_torch(writer, value, tensors); });
+        io::replace_file(out, [&](io::BlockWriter& writer) { format::write_torch(writer, value, tensors, late); });
         return {out};
       }
       case Format::kArchive: {
         const std::vector<std::string> levels = empty_levels(module_metadata, names_of(tensors));
         const format::ArchiveToWrite root = format::archive_of(tensors, levels);
-        io::replace_file(out, [&](io::BlockWriter& writer) { format::write_archive(writer, root, tensors); });
+        io::replace_file(out, [&](io::BlockWriter& writer) { format::write_archive(writer, root, tensors, late); });
         return {out};
       }
       default:
