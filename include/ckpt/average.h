@@ -73,6 +73,11 @@ struct AverageOptions {
   unsigned threads = 0;  ///< 0: the CPUs that this process may use, at most 8
 };
 
+/// Where the result says what it was made of, as JSON `{"method", "inputs": [{"name", "hash", "weight"}]}` (of an EMA
+/// also "decay"): the entry of safetensors' `__metadata__` or of a checkpoint's metadata, or the record of a torch zip
+/// or archive. Of a plain or weighted mean it lists the inputs by hash, so that their order does not show.
+inline constexpr const char* kAverageProvenance = "ckpt.average";
+
 struct AverageInput {
   std::string path;                   ///< a file, or one checkpoint
   std::optional<uint64_t> iteration;  ///< where the input has one

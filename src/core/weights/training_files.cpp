@@ -73,8 +73,7 @@ State state_of_tensors(std::vector<format::TensorToWrite> tensors, const nlohman
 
 State state_of_weights(const std::string& path, Converted& report) {
   auto weights = std::make_shared<const Weights>(Weights::open(path));
-  State state =
-      state_of_tensors(select(*weights, {.to = Format::kArchive}, report), weights->module_metadata(), {});
+  State state = state_of_tensors(select(*weights, {.to = Format::kArchive}, report), weights->module_metadata(), {});
   state.source = weights;
   return state;
 }
