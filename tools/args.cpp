@@ -20,16 +20,15 @@ constexpr uint64_t kMost = std::numeric_limits<int64_t>::max();  // LibTorch's i
   throw Error(ErrorCode::kUsage, "", std::string(flag) + ": " + message);
 }
 
-/// The whole text as a number, infinities and NaN among them.
-std::optional<double> to_double(std::string_view text) {
+}  // namespace
+
+std::optional<double> number_in(std::string_view text) {
   if (text.starts_with('+')) text.remove_prefix(1);
   double value = 0;
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
   if (error != std::errc() || end != text.data() + text.size()) return std::nullopt;
   return value;
 }
-
-}  // namespace
 
 uint64_t parse_count(std::string_view flag, std::string_view text, uint64_t least) {
   uint64_t value = 0;
@@ -42,7 +41,7 @@ uint64_t parse_count(std::string_view flag, std::string_view text, uint64_t leas
 }
 
 double parse_number(std::string_view flag, std::string_view text, double least) {
-  const std::optional<double> value = to_double(text);
+  const std::optional<double> value = number_in(text);
   if (!value || !std::isfinite(*value) || *value < least) {
     usage(flag, "expected a number from " + human_number(least) + ", found " + quote(text));
   }
@@ -55,7 +54,7 @@ std::map<std::string, double> parse_metrics(const std::vector<std::string>& text
     const size_t split = text.rfind('=');
     if (split == std::string::npos || split == 0) usage("--metric", "expected NAME=VALUE, found " + quote(text));
     const std::string name = text.substr(0, split);
-    const std::optional<double> value = to_double(std::string_view(text).substr(split + 1));
+    const std::optional<double> value = number_in(std::string_view(text).substr(split + 1));
     if (!value) usage("--metric", "expected a number after the last '=', found " + quote(text));
     if (!is_utf8(name)) usage("--metric", "expected a name in UTF-8, found " + quote(name));
     if (!metrics.emplace(name, *value).second) usage("--metric", quote(name) + " is given twice");

@@ -14,6 +14,8 @@
 
 namespace ckpt::tool {
 
+/// The whole text as a number, infinities and NaN among them.
+std::optional<double> number_in(std::string_view text);
 /// A whole number from `least` to 2^63 - 1.
 uint64_t parse_count(std::string_view flag, std::string_view text, uint64_t least);
 /// A finite number from `least`.

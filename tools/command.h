@@ -29,6 +29,7 @@ Action declare_prune(CLI::App& app);
 Action declare_inspect(CLI::App& app);
 Action declare_diff(CLI::App& app);
 Action declare_convert(CLI::App& app);
+Action declare_average(CLI::App& app);
 
 const std::vector<Command>& commands();
 

@@ -22,6 +22,7 @@ const std::vector<Command>& commands() {
       {"inspect", "show what is in a run, checkpoint or file of weights", declare_inspect},
       {"diff", "compare the weights of two files of any formats", declare_diff},
       {"convert", "write weights in another format; take over Python's training checkpoints", declare_convert},
+      {"average", "average files, checkpoints and the best of a run, exactly", declare_average},
   };
   return kCommands;
 }
@@ -54,6 +55,7 @@ void print_help(Output& output) {
       "  DIR=$(ckpt load runs/digits)      # the newest checkpoint that is whole; exit code 6: nothing yet\n"
       "  ckpt prune runs/digits --keep-last 3 --keep-best 3 --monitor accuracy --mode max\n"
       "  ckpt convert resnet50.pth resnet50.safetensors\n"
+      "  ckpt average runs/digits --best 3 -o best3.safetensors\n"
       "\n"
       "Exit codes:\n"
       "  0  ok\n"
