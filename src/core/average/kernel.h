@@ -13,7 +13,7 @@ namespace ckpt::average {
 
 /// Numbers of all inputs, at most kKernelBlock and at least kKernelLeast of them.
 inline constexpr size_t kKernelBlock = 256;
-inline constexpr size_t kKernelLeast = 8;
+inline constexpr size_t kKernelLeast = 16;
 
 enum class KernelSource : uint8_t { kFloat64, kFloat32, kFloat16, kBFloat16 };
 
@@ -26,11 +26,13 @@ struct KernelTask {
 
   /// By a power of two, their sum is 1 to 2, and none is below 2^-300 or above 2^300 but 0. nullptr: all are 1.
   const double* weights = nullptr;
-  double sum = 0, sum_low = 0;  ///< of the weights, as a pair
-  double sum_error = 0;         ///< how far that is off, at most
-  bool positive = true;         ///< all weights are above 0
-  /// Sums of numbers (not of float64) whose exponents are no further apart than this are exact in one double. 0: none.
-  uint32_t exact_spread = 0;
+  double sum = 0, sum_low = 0;       ///< of the weights, as a pair
+  double sum_error = 0;              ///< how far that is off, at most
+  double inverse = 0, half_sum = 0;  ///< near to 1 / sum; sum * 2^-53
+  bool positive = true;              ///< all weights are above 0
+  /// Sums of numbers (not of float64) whose exponents are no further apart than this are exact in one double, or in a
+  /// pair of them. 0: none.
+  uint32_t spread_of_one = 0, spread_of_pair = 0;
   double limit = 0;  ///< results are below it, or left undecided
 
   /// Round to float64; else to float64, but where that is not exact to the one of the two neighbours that is odd: what

@@ -1,9 +1,9 @@
 // The loops of a kernel; included once by the source file for each vector unit.
 //
-// Numbers go through two ways. The short one takes the sum in one double, which is exact where the exponents of the
-// numbers are close together and the weights have few digits (equal ones have one): nearly all of float16, bfloat16 and
-// float32. The long one takes the sum as a pair of doubles, with a bound on what even that has lost. Both then divide
-// and look at the exact remainder. What they cannot decide they leave.
+// Numbers go one of three ways. Where their exponents are close together and the weights have few digits (equal ones
+// have one), the sum is exact in one double: nearly always so for float16, bfloat16 and float32. Where the weights have
+// many digits, it is exact in a pair of doubles. Else it is taken as a pair, with a bound on what even that has lost.
+// All then divide and look at the remainder. What they cannot decide they leave.
 #pragma once
 
 #include "core/average/kernel.h"
@@ -13,24 +13,27 @@ namespace ckpt::average {
 namespace {
 
 constexpr int64_t kExponentBits = 0x7FF0000000000000;
-constexpr double kLeastSum = 0x1p-500, kGreatestSum = 0x1p1000;  // beyond them no product has to be watched
+constexpr double kLeastSum = 0x1p-500, kGreatestSum = 0x1p1000;  // between them no product can lose anything
 constexpr double kLeastNumber = 0x1p-600;
 
+// Where kChunk numbers come from.
 struct FromFloat64 {
   static constexpr size_t kWidth = 8;
-  static Doubles doubles(const std::byte* from) { return load<Doubles>(from); }
+  static TwoDoubles doubles(const std::byte* from) { return {load<Doubles>(from), load<Doubles>(from + kBytes)}; }
 };
 
 struct FromFloat32 {
   static constexpr size_t kWidth = 4;
   static Floats floats(const std::byte* from) { return load<Floats>(from); }
-  static Doubles doubles(const std::byte* from) { return convert<Doubles>(floats(from)); }
+  static TwoDoubles doubles(const std::byte* from) { return widen(floats(from)); }
 };
 
 struct FromBFloat16 {
   static constexpr size_t kWidth = 2;
-  static Floats floats(const std::byte* from) { return bits_as<Floats>(convert<UInts>(load<Shorts>(from)) << 16); }
-  static Doubles doubles(const std::byte* from) { return convert<Doubles>(floats(from)); }
+  static Floats floats(const std::byte* from) {
+    return bits_as<Floats>(__builtin_convertvector(load<Shorts>(from), UInts) << 16);
+  }
+  static TwoDoubles doubles(const std::byte* from) { return widen(floats(from)); }
 };
 
 #if defined(__F16C__)
@@ -38,28 +41,87 @@ struct FromFloat16 {
   static constexpr size_t kWidth = 2;
   static Floats floats(const std::byte* from) {
 #if defined(__AVX512F__)
-    return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i_u*>(from)));
+    return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i_u*>(from)));
 #else
-    return _mm_cvtph_ps(_mm_loadu_si64(from));
+    return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i_u*>(from)));
 #endif
   }
-  static Doubles doubles(const std::byte* from) { return convert<Doubles>(floats(from)); }
+  static TwoDoubles doubles(const std::byte* from) { return widen(floats(from)); }
 };
 #endif
 
-/// A quotient and what is known of it.
-struct Quotient {
-  Doubles value;
-  Longs decided;
-};
-
-/// To the odd neighbour, from a quotient off by less than its last place, on the side that the remainder's sign tells.
-inline Doubles to_odd(Doubles quotient, Doubles remainder) {
-  const Longs bits = bits_as<Longs>(quotient);
-  const Longs inexact = bits_as<Longs>(remainder != 0.0);
-  const Longs too_large = (bits ^ bits_as<Longs>(remainder)) >> 63;  // the signs differ: cut off
+/// The odd neighbour of what `value` stands for, unless it is that: it is off by less than its last place, on the side
+/// that the sign of the remainder tells.
+inline Doubles to_odd(Doubles value, Doubles remainder) {
+  const Longs bits = bits_as<Longs>(value), inexact = bits_as<Longs>(remainder != 0.0);
+  const Longs too_large = (bits ^ bits_as<Longs>(remainder)) >> 63;  // the signs differ; now cut off
   return bits_as<Doubles>((bits + (too_large & inexact)) | (inexact & 1));
 }
+
+inline Floats to_odd(Floats value, Floats remainder) {
+  const Ints bits = bits_as<Ints>(value), inexact = bits_as<Ints>(remainder != 0.0f);
+  const Ints too_large = (bits ^ bits_as<Ints>(remainder)) >> 31;
+  return bits_as<Floats>((bits + (too_large & inexact)) | (inexact & 1));
+}
+
+/// A sum as high + low, off by no more than `lost`; that is not looked at where kExact promises that nothing is.
+template <bool kWeighted, bool kExact, bool kAnySize>
+struct PairSum {
+  Doubles high = {}, low = {}, lost = {};
+  Longs unsafe = {};
+
+  void begin(Doubles number, double weight) { multiply(number, weight, high, low); }
+
+  void add(Doubles number, double weight) {
+    Doubles term, error, from_high;
+    multiply(number, weight, term, error);
+    two_sum(high, term, high, from_high);
+    add_low(from_high);
+    if constexpr (kWeighted) add_low(error);
+  }
+
+ private:
+  void multiply(Doubles number, double weight, Doubles& term, Doubles& error) {
+    if constexpr (kWeighted) {
+      two_product(number, all(weight), term, error);
+      if constexpr (kAnySize) {
+        unsafe |= bits_as<Longs>(magnitude(number) < kLeastNumber) & bits_as<Longs>(number != 0.0);
+      }
+    } else {
+      term = number;
+      error = Doubles{};
+    }
+  }
+
+  void add_low(Doubles error) {
+    if constexpr (kExact) {
+      low += error;
+    } else {
+      Doubles from_low;
+      two_sum(low, error, low, from_low);
+      lost += magnitude(from_low);
+    }
+  }
+};
+
+/// How far the exponents of numbers are apart, lane by lane.
+class Spread {
+ public:
+  void add(Floats numbers) {
+    const UInts twice = bits_as<UInts>(numbers) << 1;
+    greatest_ = twice > greatest_ ? twice : greatest_;
+    least_ = twice - 1 < least_ ? twice - 1 : least_;
+  }
+
+  /// By no more than this in any lane, and no infinity or NaN.
+  bool is_within(uint32_t exponents) const {
+    const Ints close = bits_as<Ints>(greatest_ - (least_ + 1) < exponents << 24);
+    return is_all(close & bits_as<Ints>(greatest_ < UINT32_C(0xFF000000)));
+  }
+
+ private:
+  UInts greatest_ = {}, least_ = ~UInts{};  // twice the bits, without the sign; less 1, so that 0 is the greatest
+};
 
 template <class From, bool kWeighted>
 class Loop {
@@ -67,151 +129,181 @@ class Loop {
   explicit Loop(const KernelTask& task) : task_(task) {}
 
   void run() const {
-    for (size_t k = 0; k + kLanes <= task_.count; k += kLanes) chunk(k);
-    if (task_.count % kLanes != 0) chunk(task_.count - kLanes);  // some of them again
+    // The last chunk may do some of the one before it again.
+    for (size_t k = 0; k < task_.count; k += kChunk) chunk(k + kChunk <= task_.count ? k : task_.count - kChunk);
   }
 
  private:
+  struct Quotient {
+    Doubles value;
+    Longs decided;
+  };
+
   void chunk(size_t k) const {
     const size_t offset = (task_.first + k) * From::kWidth;
-    Quotient quotient;
-    if (!by_short_way(offset, quotient)) quotient = by_long_way(offset);
+    Quotient left, right;
+    if (!by_one_double(offset, left, right) && !by_exact_pairs(offset, left, right)) by_pairs(offset, left, right);
+    finish(left);
+    finish(right);
+    store(left.value, task_.to + k);
+    store(right.value, task_.to + k + kLanes);
+    const uint32_t undecided = lanes_of(~left.decided) | lanes_of(~right.decided) << kLanes;
+    if (undecided != 0) leave(k, undecided);
+  }
+
+  void finish(Quotient& quotient) const {
     const Doubles size = magnitude(quotient.value);
-    Longs decided = quotient.decided & bits_as<Longs>(size < task_.limit);
-    if (!task_.positive) decided &= bits_as<Longs>(size > 0.0);  // the sign of 0 may be another one
-    store(quotient.value, task_.to + k);
-    const uint32_t undecided = lanes_of(~decided);
-    if (undecided == 0) return;
-    for (size_t i = 0; i < kLanes; ++i) {
+    quotient.decided &= bits_as<Longs>(size < task_.limit);
+    if (!task_.positive) quotient.decided &= bits_as<Longs>(size > 0.0);  // the sign of 0 may be another one
+  }
+
+  [[gnu::noinline]] void leave(size_t k, uint32_t undecided) const {
+    for (size_t i = 0; i < kChunk; ++i) {
       if ((undecided >> i & 1) != 0) task_.undecided[(k + i) / 64] |= uint64_t{1} << (k + i) % 64;
     }
   }
 
-  /// The number of input `i`, times its weight.
-  Doubles weighted(size_t i, Doubles number) const {
-    if constexpr (kWeighted) return number * task_.weights[i];
-    return number;
-  }
+  double weight(size_t i) const { return kWeighted ? task_.weights[i] : 1; }
 
-  bool by_short_way(size_t offset, Quotient& quotient) const {
+  bool by_one_double(size_t offset, Quotient& left, Quotient& right) const {
     if constexpr (From::kWidth == 8) {
       return false;
     } else {
-      if (task_.exact_spread == 0) return false;
-      UInts greatest = {}, least = ~UInts{};  // bits without the sign; twice that less 1, so that 0 is the greatest
-      Doubles sum = {};
+      if (task_.spread_of_one == 0) return false;
+      Spread spread;
+      TwoDoubles sum = {};
       for (size_t i = 0; i < task_.input_count; ++i) {
-        const Floats number = From::floats(task_.inputs[i] + offset);
-        const UInts twice = bits_as<UInts>(number) << 1;
-        greatest = twice > greatest ? twice : greatest;
-        least = twice - 1 < least ? twice - 1 : least;
-        const Doubles term = weighted(i, convert<Doubles>(number));
-        sum = i == 0 ? term : sum + term;
+        const Floats numbers = From::floats(task_.inputs[i] + offset);
+        spread.add(numbers);
+        TwoDoubles term = widen(numbers);
+        if constexpr (kWeighted) {
+          term.left *= weight(i);
+          term.right *= weight(i);
+        }
+        sum.left = i == 0 ? term.left : sum.left + term.left;
+        sum.right = i == 0 ? term.right : sum.right + term.right;
       }
-      // Infinities and NaN are far from all others; alone they must be seen, too.
-      const Ints exact = bits_as<Ints>(greatest - (least + 1) < task_.exact_spread << 24);
-      const Ints finite = bits_as<Ints>(greatest < UINT32_C(0xFF000000));
-      if (any(~(exact & finite))) return false;
-      quotient = divide(sum);
+      if (!spread.is_within(task_.spread_of_one)) return false;
+      left = divide(sum.left);
+      right = divide(sum.right);
       return true;
     }
   }
 
   /// An exact sum by an exact divisor.
   Quotient divide(Doubles sum) const {
-    const Doubles value = sum / task_.sum;
-    if (task_.nearest) return {value, ~Longs{}};
+    if (task_.nearest) return {sum / task_.sum, ~Longs{}};
+    const Doubles first = sum * task_.inverse;  // at most two places off, and so hardly off after the next step
+    const Doubles value = first + remainder_of(sum, first) * task_.inverse;
+    return {choose(bits_as<Longs>(sum == 0.0), sum, to_odd(value, remainder_of(sum, value))), ~Longs{}};
+  }
+
+  /// With the right sign, and 0 where it is 0.
+  Doubles remainder_of(Doubles sum, Doubles quotient) const {
     Doubles product, error;
-    two_product(value, all(task_.sum), product, error);
-    return {to_odd(value, (sum - product) - error), ~Longs{}};
+    two_product(quotient, all(task_.sum), product, error);
+    return (sum - product) - error;
   }
 
-  Quotient by_long_way(size_t offset) const {
-    Doubles high = {}, low = {}, lost = {};
-    Longs tiny = {};
-    for (size_t i = 0; i < task_.input_count; ++i) {
-      const Doubles number = From::doubles(task_.inputs[i] + offset);
-      Doubles term = number, error = {};
-      if constexpr (kWeighted) {
-        two_product(number, all(task_.weights[i]), term, error);
-        if constexpr (From::kWidth == 8) {
-          tiny |= bits_as<Longs>(magnitude(number) < kLeastNumber) & bits_as<Longs>(number != 0.0);
-        }
-      }
-      if (i == 0) {
-        high = term;
-        low = error;
-        continue;
-      }
-      Doubles from_high, from_low;
-      two_sum(high, term, high, from_high);
-      two_sum(low, from_high, low, from_low);
-      lost += magnitude(from_low);
-      if constexpr (kWeighted) {
-        two_sum(low, error, low, from_low);
-        lost += magnitude(from_low);
-      }
+  bool by_exact_pairs(size_t offset, Quotient& left, Quotient& right) const {
+    if constexpr (From::kWidth == 8 || !kWeighted) {
+      return false;
+    } else {
+      if (task_.spread_of_pair == 0) return false;
+      Spread spread;
+      spread.add(From::floats(task_.inputs[0] + offset));
+      PairSum<true, true, false> left_sum, right_sum;
+      add_all(offset, left_sum, right_sum, &spread);
+      if (!spread.is_within(task_.spread_of_pair)) return false;
+      left = divide(left_sum);
+      right = divide(right_sum);
+      return true;
     }
-    Quotient quotient = divide(high, low, lost);
-    quotient.decided &= ~tiny;
-    return quotient;
   }
 
-  /// high + low, off by no more than `lost`, by the divisor.
-  Quotient divide(Doubles high, Doubles low, Doubles lost) const {
-    const Doubles zero_sum = choose(bits_as<Longs>(high == 0.0), high, Doubles{});  // with the sign of all zeros
-    two_sum(high, low, high, low);
-    const Doubles first = high / task_.sum;
-    Doubles remainder, slack;
-    remains(first, high, low, remainder, slack);
-    const Doubles value = first + remainder / task_.sum;
-    remains(value, high, low, remainder, slack);
+  void by_pairs(size_t offset, Quotient& left, Quotient& right) const {
+    PairSum<kWeighted, false, From::kWidth == 8> left_sum, right_sum;
+    add_all(offset, left_sum, right_sum, nullptr);
+    left = divide(left_sum);
+    right = divide(right_sum);
+  }
+
+  template <class Sum>
+  void add_all(size_t offset, Sum& left, Sum& right, [[maybe_unused]] Spread* spread) const {
+    const TwoDoubles first = From::doubles(task_.inputs[0] + offset);
+    left.begin(first.left, weight(0));
+    right.begin(first.right, weight(0));
+    for (size_t i = 1; i < task_.input_count; ++i) {
+      const std::byte* from = task_.inputs[i] + offset;
+      const TwoDoubles numbers = From::doubles(from);
+      if constexpr (From::kWidth != 8) {
+        if (spread != nullptr) spread->add(From::floats(from));
+      }
+      left.add(numbers.left, weight(i));
+      right.add(numbers.right, weight(i));
+    }
+  }
+
+  template <class Sum>
+  Quotient divide(const Sum& sum) const {
+    const Doubles high = sum.high + sum.low, low = sum.low - (high - sum.high);  // exact where |low| <= |high|
+    const Doubles first = high * task_.inverse;
+    Doubles head, tail, slack;
+    remains(first, high, low, head, tail, slack);
+    // The second step is of few digits, so that the product is exact.
+    const Doubles value = first + (head + tail) * task_.inverse;
+    Doubles product, error, remainder, rest;
+    two_product(value - first, all(task_.sum), product, error);
+    two_sum(head, -product, head, rest);
+    const Doubles step_low = (value - first) * task_.sum_low;
+    slack += (magnitude(rest) + magnitude(error) + magnitude(step_low)) * 0x1p-50;
+    two_sum(head, tail + ((rest - error) - step_low), remainder, rest);
+    slack += magnitude(rest);
 
     const Longs bits = bits_as<Longs>(value);
-    Doubles half =
-        bits_as<Doubles>(bits & kExponentBits) * 0x1p-53 * task_.sum;  // of the last place, times the divisor
+    Doubles half = bits_as<Doubles>(bits & kExponentBits) * task_.half_sum;  // of the last place, times the divisor
     const Longs power_of_two = bits_as<Longs>((bits & ~(kExponentBits | INT64_MIN)) == 0);
     half = choose(power_of_two, half * 0.5, half);  // below it the places are half as far apart
-    if (task_.sum_low != 0) slack += half * 0x1p-50;
-    slack = 2 * (slack + lost + magnitude(value) * task_.sum_error);
+    if (task_.sum_low != 0) slack += half * 0x1p-50 + magnitude(value) * task_.sum_error;
+    slack = 2 * (slack + sum.lost);
 
     const Doubles size = magnitude(remainder);
     const Longs exact = bits_as<Longs>(slack == 0.0);
-    const Longs in_range =
-        bits_as<Longs>(magnitude(high) >= kLeastSum) & bits_as<Longs>(magnitude(high) < kGreatestSum);
-    const Longs zero = bits_as<Longs>(high == 0.0) & bits_as<Longs>(lost == 0.0);
+    const Longs safe = bits_as<Longs>(magnitude(high) >= kLeastSum) & bits_as<Longs>(magnitude(high) < kGreatestSum) &
+                       bits_as<Longs>(magnitude(sum.high) >= magnitude(sum.low));
+    const Longs zero =
+        bits_as<Longs>(sum.high == 0.0) & bits_as<Longs>(sum.low == 0.0) & bits_as<Longs>(sum.lost == 0.0);
+    Quotient quotient;
     if (task_.nearest) {
       const Longs tie_to_even = exact & bits_as<Longs>(size == half) & bits_as<Longs>((bits & 1) == 0);
-      const Longs decided = bits_as<Longs>(size + slack < half) | tie_to_even;
-      return {choose(zero, zero_sum, value), (decided & in_range) | zero};
+      quotient = {value, bits_as<Longs>(size + slack < half) | tie_to_even};
+    } else {
+      const Longs known_side = bits_as<Longs>(size > slack) & bits_as<Longs>(size + slack < 2 * half);
+      quotient = {to_odd(value, remainder), known_side | (exact & bits_as<Longs>(size == 0.0))};
     }
-    const Longs decided = (bits_as<Longs>(size > slack) & bits_as<Longs>(size + slack < 2 * half)) |
-                          (exact & bits_as<Longs>(size == 0.0));
-    return {choose(zero, zero_sum, to_odd(value, remainder)), (decided & in_range) | zero};
+    return {choose(zero, sum.high, quotient.value), ((quotient.decided & safe) | zero) & ~sum.unsafe};
   }
 
-  /// remainder = high + low - quotient * divisor, off by no more than `slack`, which is 0 where it is exact.
-  void remains(Doubles quotient, Doubles high, Doubles low, Doubles& remainder, Doubles& slack) const {
-    Doubles product, error, sum, tail;
+  /// head + tail = high + low - quotient * divisor, off by no more than `slack`, which is 0 where that is exact. The
+  /// quotient is nearly right.
+  void remains(Doubles quotient, Doubles high, Doubles low, Doubles& head, Doubles& tail, Doubles& slack) const {
+    Doubles product, error, sum, rest;
     two_product(quotient, all(task_.sum), product, error);
     two_sum(low, -error, sum, tail);
     slack = magnitude(tail);
     if (task_.sum_low != 0) {
-      Doubles product_low, error_low, tail_low;
+      Doubles product_low, error_low;
       two_product(quotient, all(task_.sum_low), product_low, error_low);
-      two_sum(sum, -product_low, sum, tail_low);
-      slack += magnitude(tail_low) + magnitude(error_low);
-      tail += tail_low - error_low;
+      two_sum(sum, -product_low, sum, rest);
+      slack += magnitude(rest) + magnitude(error_low);
+      tail += rest - error_low;
     }
-    Doubles head, tail_head;
-    two_sum(high - product, sum, head, tail_head);  // high and product are close: their difference is exact
-    slack = (slack + magnitude(tail_head)) * 0x1p-50;
-    tail += tail_head;
-    two_sum(head, tail, remainder, tail);
-    slack += magnitude(tail);
+    two_sum(high - product, sum, head, rest);  // high and product are close: their difference is exact
+    slack = (slack + magnitude(rest)) * 0x1p-50;
+    tail += rest;
   }
 
-  const KernelTask& task_;
+  const KernelTask task_;
 };
 
 template <class From>
@@ -240,41 +332,43 @@ void mean(const KernelTask& task) {
   }
 }
 
-/// Calls act(k) for chunks of kLanes that make `count`; the last two may overlap.
+/// Calls act(doubles, k) for chunks that make `count`; the last two may overlap.
 template <class F>
-inline void for_chunks(size_t count, F&& act) {
-  for (size_t k = 0; k + kLanes <= count; k += kLanes) act(k);
-  if (count % kLanes != 0) act(count - kLanes);
+inline void for_chunks(const double* from, size_t count, F&& act) {
+  for (size_t next = 0; next < count; next += kChunk) {
+    const size_t k = next + kChunk <= count ? next : count - kChunk;
+    act(TwoDoubles{load<Doubles>(from + k), load<Doubles>(from + k + kLanes)}, k);
+  }
+}
+
+inline Floats odd_floats(TwoDoubles doubles) {
+  const Floats nearest = narrow(doubles);
+  const TwoDoubles back = widen(nearest);
+  // What is left has so few bits that a float can lose all of it; so larger.
+  return to_odd(nearest, narrow({(doubles.left - back.left) * 0x1p64, (doubles.right - back.right) * 0x1p64}));
 }
 
 void to_float32(const double* from, size_t count, std::byte* to) {
-  for_chunks(count, [&](size_t k) { store(convert<Floats>(load<Doubles>(from + k)), to + k * sizeof(float)); });
-}
-
-/// To the odd neighbour where that is not exact.
-inline UInts odd_floats(Doubles value) {
-  const Floats nearest = convert<Floats>(value);
-  const Doubles back = convert<Doubles>(nearest);
-  const Longs too_large = bits_as<Longs>(magnitude(back) > magnitude(value)), inexact = bits_as<Longs>(back != value);
-  return bits_as<UInts>((bits_as<Ints>(nearest) + convert<Ints>(too_large)) | (convert<Ints>(inexact) & 1));
+  for_chunks(from, count, [&](TwoDoubles doubles, size_t k) { store(narrow(doubles), to + k * sizeof(float)); });
 }
 
 void to_bfloat16(const double* from, size_t count, std::byte* to) {
-  for_chunks(count, [&](size_t k) {
-    const UInts bits = odd_floats(load<Doubles>(from + k));
-    store(convert<Shorts>((bits + 0x7FFF + (bits >> 16 & 1)) >> 16), to + k * sizeof(uint16_t));
+  for_chunks(from, count, [&](TwoDoubles doubles, size_t k) {
+    const auto bits = bits_as<UInts>(odd_floats(doubles));
+    const UInts rounded = (bits + 0x7FFF + (bits >> 16 & 1)) >> 16;
+    store(__builtin_convertvector(rounded, Shorts), to + k * sizeof(uint16_t));
   });
 }
 
 #if defined(__F16C__)
 void to_float16(const double* from, size_t count, std::byte* to) {
-  for_chunks(count, [&](size_t k) {
-    const UInts bits = odd_floats(load<Doubles>(from + k));
+  for_chunks(from, count, [&](TwoDoubles doubles, size_t k) {
+    std::byte* at = to + k * sizeof(uint16_t);
+    const Floats odd = odd_floats(doubles);
 #if defined(__AVX512F__)
-    _mm_storeu_si128(reinterpret_cast<__m128i_u*>(to + k * sizeof(uint16_t)),
-                     _mm256_cvtps_ph(reinterpret_cast<__m256>(bits), _MM_FROUND_TO_NEAREST_INT));
+    _mm256_storeu_si256(reinterpret_cast<__m256i_u*>(at), _mm512_cvtps_ph(odd, _MM_FROUND_TO_NEAREST_INT));
 #else
-    _mm_storeu_si64(to + k * sizeof(uint16_t), _mm_cvtps_ph(reinterpret_cast<__m128>(bits), _MM_FROUND_TO_NEAREST_INT));
+    _mm_storeu_si128(reinterpret_cast<__m128i_u*>(at), _mm256_cvtps_ph(odd, _MM_FROUND_TO_NEAREST_INT));
 #endif
   });
 }

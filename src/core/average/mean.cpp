@@ -103,8 +103,11 @@ class Mean::Run {
     std::array<std::byte, kKernelLeast * sizeof(double)> few;
     narrow(block.data(), padded, padded != count ? few.data() : to);
     if (padded != count) std::memcpy(to, few.data(), count * width(mean_.to_));
-    for (size_t k = 0; k < count; ++k) {
-      if ((undecided[k / 64] >> k % 64 & 1) != 0) exact_number(first, k, to);
+    for (size_t word = 0; word * 64 < count; ++word) {
+      for (uint64_t bits = undecided[word]; bits != 0; bits &= bits - 1) {
+        const size_t k = word * 64 + static_cast<size_t>(std::countr_zero(bits));
+        if (k < count) exact_number(first, k, to);
+      }
     }
   }
 

@@ -48,6 +48,7 @@ class Mean {
  private:
   class Run;
   void prepare(Kernel kernel);
+  void set_spreads();
   /// The bits of the mean of one number of each input, by exact arithmetic.
   uint64_t exact_mean(std::span<const double> numbers, MeanFlags& flags) const;
   uint64_t nonfinite_mean(std::span<const double> numbers) const;

@@ -61,8 +61,8 @@ int lowest_digit(double number) {
   return exponent - 53 + std::countr_zero(whole);
 }
 
-/// How far exponents of numbers of so many digits may be apart for weighted sums that are exact in a double.
-uint32_t exact_spread(std::span<const double> weights, int digits) {
+/// Digits from the lowest one of any weight to the highest one of the sum of their magnitudes.
+int sum_digits(std::span<const double> weights) {
   int lowest = 2000;
   double sum = 0;
   for (const double weight : weights) {
@@ -70,8 +70,7 @@ uint32_t exact_spread(std::span<const double> weights, int digits) {
     lowest = std::min(lowest, lowest_digit(weight));
     sum += std::fabs(weight);
   }
-  const int spread = 53 - digits - (std::ilogb(sum) + 2 - lowest);  // 2: the sum was rounded, perhaps down
-  return static_cast<uint32_t>(std::max(spread, 0));
+  return std::ilogb(sum) + 2 - lowest;  // 2: the sum was rounded, perhaps down
 }
 
 }  // namespace
@@ -125,13 +124,23 @@ void Mean::prepare(Kernel kernel) {
       widen_ = from_ != DType::kFloat32;
       task_.source = KernelSource::kFloat32;
   }
-  // The short way divides by one double.
-  if (from_ != DType::kFloat64 && task_.sum_low == 0) {
-    const std::vector<double> ones(weights_.size(), 1);
-    task_.exact_spread = exact_spread(kernel_weights_.empty() ? ones : kernel_weights_, significand_digits(from_));
-  }
+  task_.inverse = 1 / task_.sum;
+  task_.half_sum = task_.sum * 0x1p-53;
+  if (from_ != DType::kFloat64) set_spreads();
   task_.nearest = to_ == DType::kFloat64;
   task_.limit = task_.nearest ? 0x1p1000 : least_beyond(to_);
+}
+
+/// A sum of numbers of `digits` digits whose exponents are at most s apart, with weights whose sum has w digits, has no
+/// more than digits + s + w. One double holds 53. In a pair, the low part is a sum of roundings of N sums and N
+/// products, each at most 2^-53 of the whole.
+void Mean::set_spreads() {
+  const std::vector<double> ones(weights_.size(), 1);
+  const int digits = significand_digits(from_) + sum_digits(kernel_weights_.empty() ? ones : kernel_weights_);
+  const int roundings = std::bit_width(weights_.size()) + 1;
+  task_.spread_of_pair = static_cast<uint32_t>(std::clamp(106 - digits - roundings, 0, 200));
+  // The divisor is one double, too, on the shortest way.
+  if (task_.sum_low == 0) task_.spread_of_one = static_cast<uint32_t>(std::max(53 - digits, 0));
 }
 
 }  // namespace ckpt::average
