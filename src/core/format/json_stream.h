@@ -1,17 +1,18 @@
 // JSON parsed while it is read: neither its text nor a tree of it is ever in memory as a whole. For the tables of large
 // files; small ones are better off with core/base/json.h.
 //
-// Strict: one value, no NUL, no byte order mark; texts of at most 6 MiB (the lexer takes their length several times).
+// Strict (RFC 8259): one value, valid UTF-8, no byte order mark, whole numbers within 64 bits told apart from others;
+// texts of at most 6 MiB, at most 1,000 levels.
 #pragma once
 
-#include <nlohmann/json.hpp>
 #include <string>
+#include <string_view>
 
 #include "core/format/window.h"
 
 namespace ckpt::format {
 
-/// A JSON text as a stream of characters. Runs of blanks are passed on as one.
+/// The bytes of a JSON text, some of them at hand.
 class JsonText {
  public:
   /// The bytes [begin, end) of a file. `what` is how messages call it ("header").
@@ -19,55 +20,45 @@ class JsonText {
   JsonText(const JsonText&) = delete;
   JsonText& operator=(const JsonText&) = delete;
 
-  bool at_end() const { return offset_ == end_; }
-  char current() {
-    if (offset_ >= filled_) fill();
-    return static_cast<char>(chunk_[static_cast<size_t>(offset_ - begin_)]);
+  /// What comes next, as much as is in memory; empty at the end.
+  std::string_view at_hand() {
+    if (begin_ == chunk_.size()) fill();
+    return chunk_.substr(begin_);
   }
-  void advance();
+  /// Goes on behind some of at_hand().
+  void skip(size_t bytes) { begin_ += bytes; }
+  /// The next byte, which is not passed; NUL at the end, where no JSON has one.
+  char peek() {
+    const std::string_view next = at_hand();
+    return next.empty() ? '\0' : next.front();
+  }
+  /// The next byte behind blanks.
+  char peek_token();
+  bool at_end() { return at_hand().empty(); }
 
-  /// Where in the file the parser is.
-  uint64_t offset() const { return offset_; }
   [[noreturn]] void fail(ErrorCode code, const std::string& message, const std::string& tensor = {}) const;
 
  private:
   void fill();
-  void in_text(char c);
-  void outside_text(char c);
 
   Window window_;
   std::string path_, what_;
-  uint64_t offset_, end_;
-  uint64_t begin_ = 0, filled_ = 0;  // what chunk_ holds
-  ByteView chunk_;
-  bool in_text_ = false, escaped_ = false;
-  size_t token_bytes_ = 0;
+  uint64_t offset_, end_;  // of chunk_ in the file; of the text
+  std::string_view chunk_;
+  size_t begin_ = 0;  // of at_hand(), in chunk_
 };
 
 /// Takes the parts of a JSON text as they come. What a derived class does not expect is an error.
-class JsonHandler : public nlohmann::json_sax<nlohmann::json> {
+class JsonHandler {
  public:
   /// `memory` bounds what charge() may add up to.
   JsonHandler(JsonText& text, uint64_t memory) : text_(text), memory_(memory) {}
+  virtual ~JsonHandler() = default;
 
   /// Takes the whole text. kCorrupt where it is not JSON, and whatever the derived class throws.
   void parse();
   /// What of `memory` is not used.
   uint64_t memory() const { return memory_; }
-
-  bool null() final;
-  bool boolean(bool value) final;
-  bool number_integer(int64_t value) final;
-  bool number_unsigned(uint64_t value) final;
-  bool number_float(double value, const std::string& digits) final;
-  bool string(std::string& value) final;
-  bool binary(nlohmann::json::binary_t& value) final;
-  bool start_object(size_t) final;
-  bool key(std::string& name) final;
-  bool end_object() final;
-  bool start_array(size_t) final;
-  bool end_array() final;
-  bool parse_error(size_t, const std::string&, const nlohmann::json::exception& error) final;
 
  protected:
   virtual void on_null() { unexpected("null"); }
@@ -90,14 +81,27 @@ class JsonHandler : public nlohmann::json_sax<nlohmann::json> {
   std::string name_;  ///< of the tensor at hand, for messages; empty: none
 
  private:
-  bool skips_scalar();
-  bool skips_start();
-  bool skips_end();
+  enum class Next { kValue, kFirstValue, kKey, kFirstKey, kSeparator, kEnd };
+
+  Next take_value();
+  Next take_key();
+  Next take_separator();
+  Next open_level(char bracket);
+  Next close_level();
+  void take_literal(std::string_view word);
+  void take_number();
+  void take_text();
+  void take_escape();
+  uint32_t take_code_unit();
+  bool skips_value();
+  [[noreturn]] void not_json(const std::string& expected);
 
   JsonText& text_;
   uint64_t memory_;
+  std::string levels_;  // the bracket that began each, innermost last
+  std::string token_;
   bool skip_next_ = false;
-  size_t skip_depth_ = 0;
+  size_t skipped_from_ = SIZE_MAX;  // levels that are not skipped, while one is
 };
 
 }  // namespace ckpt::format
