@@ -2,11 +2,11 @@
 
 #include <algorithm>
 #include <array>
-#include <numeric>
 #include <tuple>
 
 #include "core/base/checked.h"
 #include "core/base/json.h"
+#include "core/base/name_order.h"
 #include "core/base/quote.h"
 #include "core/format/safetensors_header.h"
 #include "core/format/tensor_check.h"
@@ -17,12 +17,10 @@ namespace {
 constexpr uint64_t kMaxHeaderBytes = 100000000;
 void check_names(const SafetensorsIndex& index, const std::string& path) {
   const size_t tensors = index.tensors.size();
-  const auto name = [&](uint32_t i) -> const std::string& {
+  const auto name = [&](size_t i) -> const std::string& {
     return i < tensors ? index.tensors[i].name : index.opaque[i - tensors].name;
   };
-  std::vector<uint32_t> order(tensors + index.opaque.size());
-  std::iota(order.begin(), order.end(), 0u);
-  std::sort(order.begin(), order.end(), [&](uint32_t a, uint32_t b) { return name(a) < name(b); });
+  const std::vector<uint32_t> order = order_by_name(tensors + index.opaque.size(), name);
   const auto twice =
       std::adjacent_find(order.begin(), order.end(), [&](uint32_t a, uint32_t b) { return name(a) == name(b); });
   if (twice != order.end()) {

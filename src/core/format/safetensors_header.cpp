@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "core/base/checked.h"
+#include "core/base/name_order.h"
 #include "core/base/quote.h"
 #include "core/format/json_stream.h"
 #include "core/format/tensor_check.h"
@@ -137,8 +138,7 @@ void Handler::finish_tensor() {
     fail("expected " + std::to_string(bytes) + " bytes, found data_offsets " + std::to_string(offsets_[0]) + " to " +
          std::to_string(offsets_[1]));
   }
-  // 4: of a list of names that is made later.
-  charge((name_.size() > 15 ? name_.size() + 16 : 0) + 2 * (8 * shape_.size() + 16) + 4);
+  charge((name_.size() > 15 ? name_.size() + 16 : 0) + 2 * (8 * shape_.size() + 16) + kNameOrderBytes);
   if (!dtype) {
     charge(3 * sizeof(OpaqueTensor));  // while the list grows
     index_.opaque.push_back({std::move(name_), std::move(dtype_), {shape_.begin(), shape_.end()}, offsets_[0], bytes});

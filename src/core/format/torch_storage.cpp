@@ -5,6 +5,15 @@
 #include "core/format/torch_file_impl.h"
 
 namespace ckpt::format {
+namespace {
+
+/// Storages mostly lie in the file as the pickle names them: the record behind the last one is looked at first.
+const ZipRecord* find_record(const ZipReader& zip, const std::string& name, const ZipRecord* last) {
+  if (last != nullptr && last != &zip.records().back() && last[1].name == name) return last + 1;
+  return zip.find(name);
+}
+
+}  // namespace
 
 std::optional<TorchStorageId> TorchFile::Impl::storage_id(PickleNode node) const {
   const PickleNode tuple = pickle.items(node)[0];
@@ -60,7 +69,7 @@ uint32_t TorchFile::Impl::storage_place(const TorchStorageId& id) {
     return at->second;
   }
   const std::string record_name = "data/" + std::string(id.key);
-  const ZipRecord* record = zip->find(record_name);
+  const ZipRecord* record = find_record(*zip, record_name, storages.empty() ? nullptr : storages.back().record);
   if (!record) corrupt("zip record " + quote(record_name) + " of a tensor is not there");
   if (record->deflated) fail(ErrorCode::kUnsupported, "zip record " + quote(record_name) + " of a tensor is deflated");
   uint32_t& place = storage_of_record[static_cast<size_t>(record - zip->records().data())];

@@ -5,6 +5,7 @@
 
 #include "core/base/checked.h"
 #include "core/base/checksum.h"
+#include "core/base/name_order.h"
 #include "core/base/parallel.h"
 #include "core/base/quote.h"
 #include "core/format/zip_inflate.h"
@@ -28,13 +29,6 @@ constexpr size_t kDirectoryChunk = 65536;
 
 [[noreturn]] void fail(const io::File& file, uint64_t offset, const std::string& message) {
   throw Error(ErrorCode::kCorrupt, file.path(), message, {.offset = offset});
-}
-
-unsigned char folded(char c) { return static_cast<unsigned char>(c >= 'A' && c <= 'Z' ? c - 'A' + 'a' : c); }
-
-bool less_folded(std::string_view a, std::string_view b) {
-  return std::lexicographical_compare(a.begin(), a.end(), b.begin(), b.end(),
-                                      [](char x, char y) { return folded(x) < folded(y); });
 }
 
 /// Why a name is refused, or nullptr.
@@ -208,8 +202,8 @@ ZipReader::ZipReader(const io::File& file) : file_(file) {
   // In the order of the file, records must follow each other from its first byte to the directory: then none overlap.
   std::vector<uint32_t> order(records_.size());
   std::iota(order.begin(), order.end(), 0u);
-  std::sort(order.begin(), order.end(),
-            [&](uint32_t a, uint32_t b) { return records_[a].header_offset < records_[b].header_offset; });
+  const auto before = [&](uint32_t a, uint32_t b) { return records_[a].header_offset < records_[b].header_offset; };
+  if (!std::is_sorted(order.begin(), order.end(), before)) std::sort(order.begin(), order.end(), before);
   if (records_[order.front()].header_offset != 0) {
     fail(file, 0,
          "zip: " + std::to_string(records_[order.front()].header_offset) + " bytes lie before the first record");
@@ -227,6 +221,8 @@ ZipReader::ZipReader(const io::File& file) : file_(file) {
     }
   });
   permute(records_, order);
+  order = {};  // before the next list is made
+  directory = {};
   std::erase_if(records_, [](const ZipRecord& record) { return record.name.empty() || record.name.back() == '/'; });
   index_names();
 
@@ -236,10 +232,8 @@ ZipReader::ZipReader(const io::File& file) : file_(file) {
 }
 
 void ZipReader::index_names() {
-  by_name_.resize(records_.size());
-  std::iota(by_name_.begin(), by_name_.end(), 0u);
-  std::sort(by_name_.begin(), by_name_.end(),
-            [&](uint32_t a, uint32_t b) { return less_folded(records_[a].name, records_[b].name); });
+  by_name_ = order_by_name(
+      records_.size(), [&](size_t i) -> std::string_view { return records_[i].name; }, LetterCase::kFolded);
   for (size_t i = 1; i < by_name_.size(); ++i) {
     const ZipRecord& a = records_[by_name_[i - 1]];
     const ZipRecord& b = records_[by_name_[i]];

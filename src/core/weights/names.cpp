@@ -1,10 +1,10 @@
 #include "core/weights/names.h"
 
 #include <algorithm>
-#include <numeric>
 #include <string_view>
 #include <tuple>
 
+#include "core/base/name_order.h"
 #include "core/base/quote.h"
 #include "core/weights/module_metadata.h"
 
@@ -30,6 +30,14 @@ bool can_be_tied(const Tensor& tensor) {
   return tensor.stored.elements != 0 && tensor.stored.layout != format::TensorLayout::kSparse;
 }
 
+/// Where a tensor begins: what most are told apart by, without a look at them.
+struct Begin {
+  uint64_t offset;
+  uint32_t file;
+  uint32_t tensor;
+  bool same_place(const Begin& other) const { return offset == other.offset && file == other.file; }
+};
+
 }  // namespace
 
 void strip_wrappers(Contents& contents) {
@@ -41,9 +49,8 @@ void strip_wrappers(Contents& contents) {
 
 std::vector<uint32_t> index_names(const Contents& contents) {
   const std::vector<Tensor>& tensors = contents.tensors;
-  std::vector<uint32_t> order(tensors.size());
-  std::iota(order.begin(), order.end(), 0u);
-  std::sort(order.begin(), order.end(), [&](uint32_t a, uint32_t b) { return tensors[a].name < tensors[b].name; });
+  std::vector<uint32_t> order =
+      order_by_name(tensors.size(), [&](size_t i) -> std::string_view { return tensors[i].name; });
   const auto twice = std::adjacent_find(order.begin(), order.end(),
                                         [&](uint32_t a, uint32_t b) { return tensors[a].name == tensors[b].name; });
   if (twice != order.end()) {
@@ -54,31 +61,34 @@ std::vector<uint32_t> index_names(const Contents& contents) {
 }
 
 void find_ties(std::vector<Tensor>& tensors) {
-  std::vector<uint32_t> order;
+  std::vector<Begin> order;
+  order.reserve(tensors.size());
   for (uint32_t i = 0; i < tensors.size(); ++i) {
-    if (can_be_tied(tensors[i])) order.push_back(i);
+    if (can_be_tied(tensors[i])) order.push_back({tensors[i].stored.file_offset, tensors[i].file, i});
   }
   const auto key = [&](uint32_t i) {
     const format::StoredTensor& stored = tensors[i].stored;
-    return std::tie(tensors[i].file, stored.file_offset, stored.storage_offset, stored.dtype, stored.layout,
-                    stored.shape);
+    return std::tie(stored.storage_offset, stored.dtype, stored.layout, stored.shape);
   };
-  const auto before = [&](uint32_t a, uint32_t b) {
+  const auto before = [&](const Begin& x, const Begin& y) {
+    if (!x.same_place(y)) return std::tie(x.file, x.offset) < std::tie(y.file, y.offset);
+    const uint32_t a = x.tensor, b = y.tensor;
     if (key(a) != key(b)) return key(a) < key(b);
     std::vector<int64_t> strides_a, strides_b;
     for_each_long_dimension(tensors[a].stored, [&](int64_t stride) { strides_a.push_back(stride); });
     for_each_long_dimension(tensors[b].stored, [&](int64_t stride) { strides_b.push_back(stride); });
     return strides_a != strides_b ? strides_a < strides_b : a < b;
   };
-  std::sort(order.begin(), order.end(), before);
-  uint32_t first = 0;
+  if (!std::is_sorted(order.begin(), order.end(), before)) std::sort(order.begin(), order.end(), before);
+  size_t first = 0;
   for (size_t i = 1; i < order.size(); ++i) {
-    const uint32_t one = order[i];
-    const bool same = key(order[first]) == key(one) && same_strides(tensors[order[first]].stored, tensors[one].stored);
+    const uint32_t known = order[first].tensor, one = order[i].tensor;
+    const bool same = order[first].same_place(order[i]) && key(known) == key(one) &&
+                      same_strides(tensors[known].stored, tensors[one].stored);
     if (same) {
-      tensors[one].tied_to = static_cast<int32_t>(order[first]);
+      tensors[one].tied_to = static_cast<int32_t>(known);
     } else {
-      first = static_cast<uint32_t>(i);
+      first = i;
     }
   }
 }

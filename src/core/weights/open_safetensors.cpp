@@ -1,10 +1,10 @@
 // Weights in safetensors files, and what else has names but no tree.
 #include <algorithm>
 #include <iterator>
-#include <numeric>
 #include <string_view>
 #include <utility>
 
+#include "core/base/name_order.h"
 #include "core/base/quote.h"
 #include "core/format/safetensors_shards.h"
 #include "core/format/tensor_check.h"
@@ -18,10 +18,9 @@ namespace {
 /// Tensors by name, with little memory.
 class Places {
  public:
-  explicit Places(const std::vector<Tensor>& tensors) : tensors_(tensors), order_(tensors.size()) {
-    std::iota(order_.begin(), order_.end(), 0u);
-    std::sort(order_.begin(), order_.end(), [&](uint32_t a, uint32_t b) { return tensors[a].name < tensors[b].name; });
-  }
+  explicit Places(const std::vector<Tensor>& tensors)
+      : tensors_(tensors),
+        order_(order_by_name(tensors.size(), [&](size_t i) -> std::string_view { return tensors[i].name; })) {}
 
   const Tensor* find(std::string_view name) const {
     const auto found = std::lower_bound(order_.begin(), order_.end(), name,
@@ -37,7 +36,7 @@ class Places {
 /// The names that safetensors' save_model dropped: `__metadata__` says which tensor each one was.
 void restore_ties(Contents& contents, Budget& budget) {
   std::vector<Tensor>& tensors = contents.tensors;
-  budget.charge(2 * tensors.size() * sizeof(uint32_t));  // of all that is sorted from here on
+  budget.charge(tensors.size() * kNameOrderBytes);  // of all that is sorted from here on
   if (contents.metadata.empty()) return;
   const Places places(tensors);
   std::vector<std::pair<std::string, size_t>> dropped;  // name, place of the tensor

@@ -1,6 +1,7 @@
 // Weights in the files of PyTorch.
 #include <algorithm>
 
+#include "core/base/name_order.h"
 #include "core/base/quote.h"
 #include "core/format/pt2.h"
 #include "core/format/torch_file.h"
@@ -83,7 +84,7 @@ Contents contents_of(TorchFile file, const OpenOptions& options) {
   }
   FoundWeights found = find_weights(file, options);
   budget.charge(memory_of(found.below.tensors));
-  budget.charge(2 * found.below.tensors.size() * sizeof(uint32_t));  // of all that is sorted from here on
+  budget.charge(found.below.tensors.size() * kNameOrderBytes);  // of all that is sorted from here on
   if (file.zip() != nullptr) {
     budget.charge(file.zip()->records().size() * sizeof(format::ChecksummedRange));
     add_zip(*file.zip(), contents);
