@@ -123,10 +123,13 @@ class ModelState {
   LoadReport load_into(const StateDict& tensors, const WeightLoadOptions& options = {}) const;
 
   /// Writes a new file, atomically and durably, in Format::kSafetensors, kTorch (what Python's torch.load reads with
-  /// weights_only=True) or kArchive (what torch::load reads); returns the files written. Ties are kept, a slice does
-  /// not drag its storage along, and the same tensors give the same bytes. kUnsupported: tensors that the format cannot
-  /// hold, all in details(), or another format; kInvalid: a dtype that is none, names that LibTorch could not read
-  /// back; kCorrupt: damage in the file they come from. An existing file is as it was then.
+  /// weights_only=True) or kArchive (what torch::load reads); returns the files written. The modules of a live module,
+  /// and those that the `_metadata` of a state_dict or an archive names, are kept: as `_metadata` of a torch file, and
+  /// as levels of an archive, where torch::load looks for every module, also for one without tensors (Dropout). Of a
+  /// safetensors file only those are known that hold tensors. Ties are kept, a slice does not drag its storage along,
+  /// and the same tensors give the same bytes. kUnsupported: tensors that the format cannot hold, all in details(), or
+  /// another format; kInvalid: a dtype that is none, names that LibTorch could not read back; kCorrupt: damage in the
+  /// file they come from. An existing file is as it was then.
   std::vector<std::string> save(const std::string& path, Format format, const SaveOptions& options = {}) const;
 
  private:

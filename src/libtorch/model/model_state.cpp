@@ -150,7 +150,7 @@ ModelState ModelState::of(StateDict tensors) { return ModelState(Impl::of(std::m
 
 ModelState ModelState::of(const torch::nn::Module& module) {
   std::shared_ptr<Impl> impl = Impl::of(ckpt::state_dict(module));
-  impl->empty_modules = model::empty_modules(module);
+  impl->module_metadata = model::module_metadata(module);
   return ModelState(std::move(impl));
 }
 
@@ -251,7 +251,7 @@ LoadReport ModelState::load_into(torch::nn::Module& module, const WeightLoadOpti
 std::vector<std::string> ModelState::save(const std::string& path, Format format, const SaveOptions& options) const {
   return bridge::wrap_errors(path, "saving weights", [&] {
     return impl_->file ? model::save(*impl_->file, path, format, options)
-                       : model::save(impl_->live, impl_->empty_modules, path, format, options);
+                       : model::save(impl_->live, impl_->module_metadata, path, format, options);
   });
 }
 

@@ -18,9 +18,8 @@ namespace ckpt {
 
 struct ModelState::Impl {
   std::optional<weights::Weights> file;
-  StateDict live;  ///< where there is no file
-  /// Of a live module: paths of modules that hold nothing (Dropout). torch::load asks for them, too.
-  std::vector<std::string> empty_modules;
+  StateDict live;                                    ///< where there is no file
+  nlohmann::ordered_json module_metadata = nullptr;  ///< of a live module
   std::vector<TensorInfo> tensors;
   std::unordered_map<std::string_view, size_t> by_name;  ///< places in `tensors`, whose names it refers to
   std::string path;
@@ -39,8 +38,8 @@ namespace model {
 LoadReport load(const weights::Weights& file, const StateDict& live, const WeightLoadOptions& options);
 LoadReport copy(const StateDict& from, const StateDict& live, const WeightLoadOptions& options);
 
-/// Writes live tensors. As ModelState::save; `empty_modules` get a level of their own in an archive.
-std::vector<std::string> save(const StateDict& tensors, const std::vector<std::string>& empty_modules,
+/// Writes live tensors. As ModelState::save; `module_metadata` as weights::write_weights.
+std::vector<std::string> save(const StateDict& tensors, const nlohmann::ordered_json& module_metadata,
                               const std::string& path, Format format, const SaveOptions& options);
 std::vector<std::string> save(const weights::Weights& file, const std::string& path, Format format,
                               const SaveOptions& options);

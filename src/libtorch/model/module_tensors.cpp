@@ -1,39 +1,45 @@
 #include "libtorch/model/module_tensors.h"
 
+#include <torch/nn/modules/batchnorm.h>
+#include <torch/nn/modules/instancenorm.h>
+
+#include "core/weights/module_metadata.h"
 #include "core/weights/names.h"
 
 namespace ckpt::model {
 
 namespace {
 
-/// Names of all tensors, and of the modules that hold nothing.
+/// Python's BatchNorm and InstanceNorm have version 2, with or without running statistics, and all else in torch.nn 1;
+/// a module of the user's that counts its batches is one of that kind.
+bool counts_batches(const torch::nn::Module& module) {
+  using namespace torch::nn;
+  return dynamic_cast<const BatchNorm1dImpl*>(&module) || dynamic_cast<const BatchNorm2dImpl*>(&module) ||
+         dynamic_cast<const BatchNorm3dImpl*>(&module) || dynamic_cast<const InstanceNorm1dImpl*>(&module) ||
+         dynamic_cast<const InstanceNorm2dImpl*>(&module) || dynamic_cast<const InstanceNorm3dImpl*>(&module) ||
+         module.named_buffers(/*recurse=*/false).contains("num_batches_tracked");
+}
+
+/// Names of all tensors, and `_metadata` of all modules.
 void collect(const torch::nn::Module& module, const std::string& path, std::vector<std::string>& tensors,
-             std::vector<std::string>& empty) {
-  bool holds_any = false;
+             nlohmann::ordered_json::object_t& metadata) {
+  const std::string prefix = path.empty() ? "" : path + ".";
+  metadata.emplace_back(path, weights::module_version(counts_batches(module)));
   visit_level(
-      module,
-      [&](const std::string& name, const at::Tensor&, bool) {
-        tensors.push_back(path + name);
-        holds_any = true;
-      },
+      module, [&](const std::string& name, const at::Tensor&, bool) { tensors.push_back(prefix + name); },
       [&](const std::string& name, const torch::nn::Module& child) {
-        collect(child, path + name + ".", tensors, empty);
-        holds_any = true;
+        collect(child, prefix + name, tensors, metadata);
       });
-  if (!holds_any && !path.empty()) empty.push_back(path.substr(0, path.size() - 1));
 }
 
 }  // namespace
 
-std::vector<std::string> empty_modules(const torch::nn::Module& module) {
-  std::vector<std::string> tensors, empty;
-  collect(module, "", tensors, empty);
-  const std::string wrapper = weights::wrapper_prefix(tensors);
-  std::vector<std::string> result;
-  for (const std::string& path : empty) {
-    if (path.starts_with(wrapper)) result.push_back(path.substr(wrapper.size()));
-  }
-  return result;
+nlohmann::ordered_json module_metadata(const torch::nn::Module& module) {
+  std::vector<std::string> tensors;
+  nlohmann::ordered_json metadata = nlohmann::ordered_json::object();
+  collect(module, "", tensors, metadata.get_ref<nlohmann::ordered_json::object_t&>());
+  weights::strip_module_paths(metadata, weights::wrapper_prefix(tensors));
+  return metadata;
 }
 
 void strip_wrappers(std::vector<std::pair<std::string, at::Tensor>>& tensors) {

@@ -3,6 +3,7 @@
 
 #include <torch/nn/module.h>
 
+#include <nlohmann/json.hpp>
 #include <string>
 #include <utility>
 #include <vector>
@@ -27,7 +28,8 @@ void visit_level(const torch::nn::Module& module, OnTensor on_tensor, OnChild on
 /// Takes the prefix of a wrapper from all names.
 void strip_wrappers(std::vector<std::pair<std::string, at::Tensor>>& tensors);
 
-/// Paths of the modules that hold no tensor and no module, without the prefix of a wrapper.
-std::vector<std::string> empty_modules(const torch::nn::Module& module);
+/// The `_metadata` that Python's state_dict has: every module's path, its children after it, and the version of its
+/// kind. Without the prefix of a wrapper.
+nlohmann::ordered_json module_metadata(const torch::nn::Module& module);
 
 }  // namespace ckpt::model

@@ -6,8 +6,6 @@
 
 #include "ckpt/error.h"
 #include "core/base/quote.h"
-#include "core/format/archive_writer.h"
-#include "core/io/block_writer.h"
 #include "core/weights/convert.h"
 #include "libtorch/bridge/tensors.h"
 #include "libtorch/model/model_state_impl.h"
@@ -71,7 +69,7 @@ format::BytesToWrite data_of(const at::Tensor& tensor, DType from, DType to) {
 
 }  // namespace
 
-std::vector<std::string> save(const StateDict& tensors, const std::vector<std::string>& empty_modules,
+std::vector<std::string> save(const StateDict& tensors, const nlohmann::ordered_json& module_metadata,
                               const std::string& path, Format format, const SaveOptions& options) {
   weights::ConvertOptions convert = convert_options(path, format, options);
   const std::vector<int64_t> ties = ties_of(tensors);
@@ -89,12 +87,7 @@ std::vector<std::string> save(const StateDict& tensors, const std::vector<std::s
     one.tied_to = ties[i];
     if (ties[i] < 0) one.data = data_of(tensor, from, to);
   }
-  if (format == Format::kArchive && !empty_modules.empty()) {
-    const format::ArchiveToWrite root = format::archive_of(list, empty_modules);
-    io::replace_file(path, [&](io::BlockWriter& writer) { format::write_archive(writer, root, list); });
-    return {path};
-  }
-  return weights::write_weights(std::move(list), path, convert, options.metadata, nullptr);
+  return weights::write_weights(std::move(list), path, convert, options.metadata, module_metadata);
 }
 
 std::vector<std::string> save(const weights::Weights& file, const std::string& path, Format format,
