@@ -107,6 +107,19 @@ class ModelState {
   /// name; kUnsupported: sparse or quantized in the file, or a dtype that this LibTorch has not; kCorrupt; kIo.
   at::Tensor tensor(std::string_view name, const ReadOptions& options = {}) const;
 
+  /// One tensor where it lies in the file, mapped into memory: for files far larger than what is used of them, and for
+  /// many processes that share one copy in the page cache. With {.verify = false} nothing is read before it is used.
+  /// The strides are those of the file, ties and views share memory. Writing into it changes this process's copy alone,
+  /// for all tensors that share those bytes, and never the file. It may outlive the ModelState.
+  ///
+  /// Only for files that nobody cuts off or writes into while the tensor lives: else values change under it, and what
+  /// is cut off gives SIGBUS when it is touched, which kills the process. (Replacing a file by another, as ckpt does,
+  /// or removing it, does no harm.) What can be seen at the call, another length than at open(), is kCorrupt.
+  ///
+  /// Bools, big-endian elements, and those that do not lie at a multiple of their size, are read as by tensor()
+  /// instead; safetensors of foreign writers and legacy files have such. Of live tensors: itself. Errors as tensor().
+  at::Tensor mapped(std::string_view name, const ReadOptions& options = {}) const;
+
   /// The places `begin` to `end` (not with it) of dimension `dim`; reads those bytes alone, and so cannot check a
   /// CRC-32. kInvalid where they leave the tensor; else as tensor().
   at::Tensor slice(std::string_view name, int64_t dim, int64_t begin, int64_t end) const;

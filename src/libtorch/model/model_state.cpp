@@ -123,6 +123,7 @@ ModelState::ModelState(std::shared_ptr<const Impl> impl) : impl_(std::move(impl)
 ModelState ModelState::open(const std::string& path, const OpenOptions& options) {
   auto impl = std::make_shared<Impl>();
   impl->file = Weights::open(path, options);
+  impl->mappings = std::make_unique<model::Mappings>(*impl->file);
   impl->path = impl->file->path();
   impl->tensors.reserve(impl->file->tensors().size());
   for (const Tensor& tensor : impl->file->tensors()) impl->tensors.push_back(info_of(*impl->file, tensor));

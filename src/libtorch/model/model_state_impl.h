@@ -4,6 +4,7 @@
 #include <ATen/core/Tensor.h>
 
 #include <memory>
+#include <mutex>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -11,13 +12,34 @@
 #include <vector>
 
 #include "ckpt/model_state.h"
+#include "core/io/mapped_file.h"
 #include "core/weights/weights.h"
 #include "libtorch/model/match.h"
 
 namespace ckpt {
 
+namespace model {
+
+/// The files of weights as memory, each mapped once for all its tensors and as long as one of them is there.
+class Mappings {
+ public:
+  /// Notes how long they are.
+  explicit Mappings(const weights::Weights& file);
+
+  /// files()[place]; kCorrupt where its length is another one now. Use from any thread.
+  std::shared_ptr<const io::MappedFile> of(const weights::Weights& file, uint32_t place);
+
+ private:
+  std::vector<uint64_t> bytes_;
+  std::mutex mutex_;
+  std::vector<std::weak_ptr<const io::MappedFile>> mapped_;
+};
+
+}  // namespace model
+
 struct ModelState::Impl {
   std::optional<weights::Weights> file;
+  std::unique_ptr<model::Mappings> mappings;         ///< of `file`
   StateDict live;                                    ///< where there is no file
   nlohmann::ordered_json module_metadata = nullptr;  ///< of a live module
   std::vector<TensorInfo> tensors;
