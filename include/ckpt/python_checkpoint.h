@@ -9,7 +9,7 @@
 //   ckpt::load_python_checkpoint(state, "last.pt");      // go on in C++
 //   ckpt::save_python_checkpoint(state, "next.pt");      // torch.load("next.pt", weights_only=True) goes on in Python
 //
-// Which part is which: the modules (or lists of tensors) called "model" and "ema"; the optimizer called "optimizer" and
+// Which part is which: the modules (or lists of tensors, or Averagers) called "model" and "ema"; the optimizer called "optimizer" and
 // the scaler called "scaler", or else the only one of its kind. Schedulers, samplers, custom parts and the random
 // number generators have no place in such a file.
 //

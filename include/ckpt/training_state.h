@@ -2,7 +2,7 @@
 // numbers of the run itself.
 //
 //   ckpt::TrainingState state;
-//   state.add_module("model", *model).add_module("ema", *ema)
+//   state.add_module("model", *model).add_averager("ema", ema)
 //        .add_optimizer("optimizer", optimizer).add_scheduler("schedule", schedule).add_sampler("data", sampler);
 //
 // A CheckpointManager captures and restores it. The file, state.pt, is an archive of torch::serialize with one nested
@@ -47,6 +47,7 @@ class ReduceLROnPlateauScheduler;
 
 namespace ckpt {
 
+class Averager;
 class EpochSampler;
 class Stateful;
 
@@ -64,6 +65,13 @@ class TrainingState {
   /// Tensors that no torch::nn::Module holds: the parameters of a torch::jit::Module, shadow weights. Dots in names
   /// make levels. The tensors are shared: loading writes into them.
   TrainingState& add_tensors(const std::string& name, const std::vector<std::pair<std::string, at::Tensor>>& tensors);
+
+  /// An EMA or SWA of a module: the averages, stored as a module's tensors are (called "ema", `ckpt load --part ema` and
+  /// OpenOptions::ema find them), and its counts. Options are not stored: a file with an EMA does not fit a SWA, and
+  /// decay and steps are those that the live one was made with. A plain module in the file fits, too: its values then
+  /// count as the average after one call of update() for each iteration so far, which the report notes. While averages
+  /// are swapped in, saving and loading are Error(kInvalid).
+  TrainingState& add_averager(const std::string& name, Averager& averager);
 
   /// SGD, Adam, AdamW, RMSprop, Adagrad or LBFGS, with all options and all state, by the names of the parameters: each
   /// must be in a module (or among the tensors) of this state when it is captured, else Error(kInvalid) names

@@ -101,7 +101,7 @@ class Exporter {
     std::vector<std::string> no_place;
     for (const auto& [name, value] : description.at("parts").items()) {
       const auto kind = value.at("kind").get<std::string>();
-      const bool is_weights = kind == "module" || kind == "tensors";
+      const bool is_weights = kind == "module" || kind == "tensors" || kind == "averager";
       if (!part(name)) corrupt("part " + quote(name) + " is in its description alone");
       if (is_weights && (name == "model" || name == "ema")) continue;
       std::string* place = kind == "optimizer" ? &optimizer_ : kind == "scaler" ? &scaler_ : nullptr;

@@ -18,6 +18,7 @@
 #include "libtorch/bridge/torch_error.h"
 #include "libtorch/bridge/version.h"
 #include "libtorch/training/parts.h"
+#include "libtorch/training/shadows.h"
 #include "libtorch/training/snapshot_impl.h"
 
 namespace ckpt::training {
@@ -112,6 +113,7 @@ struct PartCaptor {
 
   void operator()(torch::nn::Module*) const {}  // captured before: all names must be known first
   void operator()(const TensorList&) const {}
+  void operator()(Averager*) const {}
   void operator()(torch::optim::Optimizer* optimizer) const {
     capture_optimizer(node, part, *optimizer, names, !options.unknown_types.contains(part));
   }
@@ -143,6 +145,17 @@ struct PartCaptor {
   void operator()(const std::shared_ptr<Stateful>& custom) const { capture_custom(node, part, *custom, names); }
 };
 
+json part_entry(const Part& part) {
+  json entry = {{"kind", kind_of(part)}};
+  if (Averager* const* averager = std::get_if<Averager*>(&part)) {
+    const Averager::Shadows& shadows = (*averager)->shadows();
+    entry["method"] = shadows.method();
+    entry["calls"] = shadows.calls;
+    entry["updates"] = shadows.updates;
+  }
+  return entry;
+}
+
 run::CheckpointHead capture_head(Node& node, const TrainingState& state) {
   run::CheckpointHead head;
   head.iteration = state.iteration;
@@ -154,7 +167,7 @@ run::CheckpointHead capture_head(Node& node, const TrainingState& state) {
                 std::string("metadata: expected a JSON object, found ") + state.metadata.type_name());
   }
   json parts = json::object();
-  for (const auto& [name, part] : state.parts().list) parts[name] = {{"kind", kind_of(part)}};
+  for (const auto& [name, part] : state.parts().list) parts[name] = part_entry(part);
   json metrics = json::object();
   for (const auto& [name, value] : head.metrics) metrics[name] = json_number(value);
   node.numbers.emplace_back("version", kStateVersion);

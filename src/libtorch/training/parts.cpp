@@ -8,6 +8,7 @@
 #include "core/base/quote.h"
 #include "core/weights/names.h"
 #include "libtorch/model/module_tensors.h"
+#include "libtorch/training/shadows.h"
 
 namespace ckpt::training {
 namespace {
@@ -56,23 +57,44 @@ Node list_tree(const TensorList& list) {
   return node;
 }
 
+// As its module's, so that plain LibTorch reads it into one.
+Node averager_tree(const std::string& name, Averager& averager) {
+  Averager::Shadows& shadows = averager.shadows();
+  shadows.check_not_swapped("save or load");
+  const std::vector<Averager::Shadows::Shadow>& list = shadows.look();
+  Node node;
+  fill(node, shadows.module(), name);
+  size_t next = 0;
+  for_each_tensor(node, "", [&](const std::string&, Node::Leaf& leaf) {
+    const Averager::Shadows::Shadow& shadow = list.at(next++);
+    // Shares the memory, and tells parameters as the module's own do.
+    leaf.tensor = shadow.average.detach().set_requires_grad(shadow.live.requires_grad());
+  });
+  return node;
+}
+
 }  // namespace
 
 const char* kind_of(const Part& part) {
-  static constexpr const char* kKinds[] = {"module",    "tensors", "optimizer", "scheduler",
-                                           "scheduler", "sampler", "scaler",    "custom"};
+  static constexpr const char* kKinds[] = {"module",    "tensors", "averager", "optimizer", "scheduler",
+                                           "scheduler", "sampler", "scaler",   "custom"};
   static_assert(std::size(kKinds) == std::variant_size_v<Part>);
   return kKinds[part.index()];
 }
 
 bool holds_weights(const Part& part) {
-  return std::holds_alternative<torch::nn::Module*>(part) || std::holds_alternative<TensorList>(part);
+  return std::holds_alternative<torch::nn::Module*>(part) || std::holds_alternative<TensorList>(part) ||
+         std::holds_alternative<Averager*>(part);
 }
 
 Node weights_tree(const std::string& name, const Part& part) {
   if (const auto* list = std::get_if<TensorList>(&part)) return list_tree(*list);
   Node node;
-  fill(node, *std::get<torch::nn::Module*>(part), name);
+  if (Averager* const* averager = std::get_if<Averager*>(&part)) {
+    node = averager_tree(name, **averager);
+  } else {
+    fill(node, *std::get<torch::nn::Module*>(part), name);
+  }
   while (wraps(node)) {
     Node inner = std::move(node.children.front().second);
     node = std::move(inner);

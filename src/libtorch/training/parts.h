@@ -9,6 +9,7 @@
 #include <variant>
 #include <vector>
 
+#include "ckpt/averager.h"
 #include "ckpt/stateful.h"
 #include "ckpt/training_state.h"
 #include "libtorch/training/layout.h"
@@ -20,7 +21,7 @@ struct TensorList {
 };
 
 using Part =
-    std::variant<torch::nn::Module*, TensorList, torch::optim::Optimizer*, torch::optim::LRScheduler*,
+    std::variant<torch::nn::Module*, TensorList, Averager*, torch::optim::Optimizer*, torch::optim::LRScheduler*,
                  torch::optim::ReduceLROnPlateauScheduler*, EpochSampler*, GradScalerState*, std::shared_ptr<Stateful>>;
 
 struct TrainingState::Parts {
@@ -36,10 +37,11 @@ namespace training {
 const char* kind_of(const Part& part);
 bool holds_weights(const Part& part);
 
-/// The tensors of a module or a list as they are stored, without the prefix of a wrapper.
+/// The tensors of a module, a list or an averager as they are stored, without the prefix of a wrapper. kInvalid while
+/// averages are swapped in.
 Node weights_tree(const std::string& name, const Part& part);
 
-/// All tensors of the modules and lists, `<part>/<qualified name>`, in their order.
+/// All tensors of the modules, lists and averagers, `<part>/<qualified name>`, in their order.
 class NameTable : public ParameterNames {
  public:
   void add(std::string name, const at::Tensor& tensor);
@@ -56,7 +58,7 @@ class NameTable : public ParameterNames {
   mutable std::unordered_map<std::string, size_t> by_name_;  // filled when first asked for
 };
 
-/// Of all modules and lists of `state`.
+/// Of all modules, lists and averagers of `state`.
 NameTable names_of(const TrainingState& state);
 
 /// The first name of a group's parameter; Error(kInvalid) where no registered module holds it.

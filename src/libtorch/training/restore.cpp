@@ -28,13 +28,14 @@ struct StoredPart {
   std::string stored_name;
   std::string name;  // the live one
   std::string kind;
+  json entry;  // its description
   const format::Archive* archive;
   bool used = false;
 };
 
 using StoredWeights = std::unordered_map<std::string, format::StoredTensor>;  // by live name
 
-bool is_weights(const std::string& kind) { return kind == "module" || kind == "tensors"; }
+bool is_weights(const std::string& kind) { return kind == "module" || kind == "tensors" || kind == "averager"; }
 
 // The stored tensors of a part by live name.
 void collect_weights(RestorePlan& plan, const std::string& part, const format::Archive& archive, bool escaped,
@@ -179,9 +180,12 @@ struct PartPlanner {
   RestorePlan& plan;
   const std::string& part;
   const format::Archive& archive;
+  const json& entry;
+  uint64_t iteration;  // of the file
 
   void operator()(torch::nn::Module*) const {}  // by name, with all weights
   void operator()(const TensorList&) const {}
+  void operator()(Averager* averager) const { plan_averager(plan, part, *averager, entry, iteration); }
   void operator()(torch::optim::Optimizer* optimizer) const { plan_optimizer(plan, part, *optimizer, archive); }
   void operator()(torch::optim::LRScheduler* scheduler) const { plan_scheduler(plan, part, *scheduler, archive); }
   void operator()(torch::optim::ReduceLROnPlateauScheduler* scheduler) const {
@@ -203,12 +207,13 @@ std::vector<StoredPart> stored_parts(const RestorePlan& plan, const Fields& head
     const std::string kind = Fields(item.value(), where, plan.path).text("kind");
     const format::Archive* archive = plan.file.root().nested(format::escape_name(item.key()));
     if (!archive) throw Error(ErrorCode::kCorrupt, plan.path, where + ": is in the description and not in the archive");
-    parts.push_back({item.key(), plan.selection.live_part(item.key()), kind, archive});
+    parts.push_back({item.key(), plan.selection.live_part(item.key()), kind, item.value(), archive});
   }
   return parts;
 }
 
-void plan_part(RestorePlan& plan, const std::string& name, const Part& part, std::vector<StoredPart>& stored) {
+void plan_part(RestorePlan& plan, const std::string& name, const Part& part, std::vector<StoredPart>& stored,
+               uint64_t iteration) {
   const auto found =
       std::find_if(stored.begin(), stored.end(), [&](const StoredPart& one) { return one.name == name; });
   if (found != stored.end()) found->used = true;
@@ -218,7 +223,7 @@ void plan_part(RestorePlan& plan, const std::string& name, const Part& part, std
   } else if (holds_weights(part) ? !is_weights(found->kind) : found->kind != kind_of(part)) {
     plan.findings.mismatch(name, std::string("a part of kind ") + kind_of(part), "one of kind " + quote(found->kind));
   } else {
-    std::visit(PartPlanner{plan, name, *found->archive}, part);
+    std::visit(PartPlanner{plan, name, *found->archive, found->entry, iteration}, part);
   }
 }
 
@@ -238,7 +243,7 @@ void plan_training_state(RestorePlan& plan, TrainingState& state) {
   for (const StoredPart& part : stored) {
     if (is_weights(part.kind)) collect_weights(plan, part.stored_name, *part.archive, /*escaped=*/true, weights);
   }
-  for (const auto& [name, part] : state.parts().list) plan_part(plan, name, part, stored);
+  for (const auto& [name, part] : state.parts().list) plan_part(plan, name, part, stored, head.u64("iteration"));
   for (const StoredPart& part : stored) {
     if (part.used || is_weights(part.kind) || plan.selection.excludes(part.name)) continue;
     if (plan.selection.wants_part(part.name)) plan.findings.unexpected(part.name, "a part of kind " + quote(part.kind));
@@ -252,7 +257,7 @@ void plan_training_state(RestorePlan& plan, TrainingState& state) {
 void plan_plain_module(RestorePlan& plan, const TrainingState& state) {
   std::vector<std::string> candidates;
   for (const auto& [name, part] : state.parts().list) {
-    if (holds_weights(part)) candidates.push_back(name);
+    if (holds_weights(part) && !std::holds_alternative<Averager*>(part)) candidates.push_back(name);
   }
   const bool has_model = std::find(candidates.begin(), candidates.end(), "model") != candidates.end();
   if (!has_model && candidates.size() != 1) {

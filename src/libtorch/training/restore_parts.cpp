@@ -1,6 +1,8 @@
 // Plans for schedulers, samplers, scalers and custom parts.
 #include <ATen/ATen.h>
 
+#include <algorithm>
+
 #include "ckpt/epoch_sampler.h"
 #include "ckpt/error.h"
 #include "core/base/json.h"
@@ -9,6 +11,7 @@
 #include "libtorch/bridge/tensors.h"
 #include "libtorch/bridge/version.h"
 #include "libtorch/training/restore_plan.h"
+#include "libtorch/training/shadows.h"
 
 namespace ckpt::training {
 
@@ -143,6 +146,32 @@ void plan_sampler(RestorePlan& plan, const std::string& part, EpochSampler& samp
   if (plan.findings.count() != before) return;
   plan.report.loaded.push_back(part);
   plan.commits.push_back([&sampler, seed, position] { sampler.restore(seed, position); });
+}
+
+void plan_averager(RestorePlan& plan, const std::string& part, Averager& averager, const json& entry,
+                   uint64_t iteration) {
+  Averager::Shadows& shadows = averager.shadows();
+  const Fields stored(entry, "part " + quote(part), plan.path);
+  uint64_t calls = iteration, updates = std::max<uint64_t>(1, shadows.updates_in(iteration));
+  if (stored.text("kind") == kind_of(&averager)) {
+    if (const std::string method = stored.text("method"); method != shadows.method()) {
+      return plan.findings.mismatch(part, std::string("an average by ") + shadows.method(), "one by " + quote(method));
+    }
+    calls = stored.u64("calls");
+    updates = stored.u64("updates");
+    if (updates > calls) {
+      throw Error(
+          ErrorCode::kCorrupt, plan.path,
+          "part " + quote(part) + ": " + std::to_string(updates) + " updates in " + std::to_string(calls) + " calls");
+    }
+  } else {
+    plan.report.notes.push_back(part + ": a plain module in the file, taken as the average of " +
+                                std::to_string(updates) + " updates (iteration " + std::to_string(iteration) + ")");
+  }
+  plan.commits.push_back([&shadows, calls, updates] {
+    shadows.calls = calls;
+    shadows.updates = updates;
+  });
 }
 
 void plan_scaler(RestorePlan& plan, const std::string& part, GradScalerState& scaler, const format::Archive& archive) {

@@ -54,7 +54,10 @@ class Fields {
 /// The JSON text `description` of a part.
 Fields description_of(const RestorePlan& plan, const std::string& part, const format::Archive& archive);
 
-/// Plans for one part that is no module; problems go to plan.findings.
+/// Plans for one part that is no module; problems go to plan.findings. Of an averager: its counts, from its `entry` in
+/// the description of the file; the tensors are planned with those of all modules.
+void plan_averager(RestorePlan& plan, const std::string& part, Averager& averager, const nlohmann::json& entry,
+                   uint64_t iteration);
 void plan_optimizer(RestorePlan& plan, const std::string& part, torch::optim::Optimizer& optimizer,
                     const format::Archive& archive);
 void plan_scheduler(RestorePlan& plan, const std::string& part, torch::optim::LRScheduler& scheduler,

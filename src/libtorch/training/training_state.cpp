@@ -70,6 +70,11 @@ TrainingState& TrainingState::add_tensors(const std::string& name,
   return *this;
 }
 
+TrainingState& TrainingState::add_averager(const std::string& name, Averager& averager) {
+  parts_->add(name, &averager);
+  return *this;
+}
+
 TrainingState& TrainingState::add_optimizer(const std::string& name, torch::optim::Optimizer& optimizer) {
   for_part(name, [&] { bridge::optimizer_type(optimizer); });
   parts_->add(name, &optimizer);
