@@ -36,7 +36,9 @@ nlohmann::json metadata_of(const weights::Weights& weights) {
   if (holds_pickle(weights.format())) {
     nlohmann::json values =
         weights::values_of(format::TorchFile::open(io::File::open(weights.files().front()->path())));
-    return values.is_object() ? values : nlohmann::json{{"value", values}};
+    if (!values.is_object()) values = {{"value", values}};
+    values.update(weights.metadata());
+    return values;
   }
   return weights.metadata();
 }

@@ -1,6 +1,7 @@
 // Weights in the files of PyTorch.
 #include <algorithm>
 
+#include "ckpt/average.h"
 #include "core/base/name_order.h"
 #include "core/base/quote.h"
 #include "core/format/pt2.h"
@@ -20,6 +21,7 @@ using format::TorchFile;
 using format::TorchKind;
 
 constexpr uint64_t kMaxCodeBytes = 16 << 20;
+constexpr uint64_t kMaxProvenanceBytes = 4 << 20;
 
 /// About what a list of tensors takes.
 uint64_t memory_of(const std::vector<format::NamedTensor>& tensors) {
@@ -66,6 +68,15 @@ void add_zip(const format::ZipReader& zip, Contents& contents) {
   if (zip.crcs_absent()) contents.warnings.emplace_back("its checksums are absent, so it is unverified");
 }
 
+/// What an average says of itself, which the pickle has no place for.
+void add_provenance(const format::ZipReader& zip, Contents& contents, Budget& budget) {
+  const format::ZipRecord* record = zip.find(kAverageProvenance);
+  if (record == nullptr || record->bytes > kMaxProvenanceBytes) return;
+  budget.charge(2 * record->bytes);
+  const std::vector<std::byte> text = zip.read(*record, kMaxProvenanceBytes);
+  if (is_utf8(as_text(text))) contents.metadata.emplace(kAverageProvenance, as_text(text));
+}
+
 /// All values in the file that a foreign global made, also beside the weights.
 std::vector<std::string> foreign_values(const TorchFile& file, const std::vector<TorchFile::Global>& globals) {
   const bool any = std::any_of(globals.begin(), globals.end(), [](const auto& global) { return !global.understood; });
@@ -88,6 +99,7 @@ Contents contents_of(TorchFile file, const OpenOptions& options) {
   if (file.zip() != nullptr) {
     budget.charge(file.zip()->records().size() * sizeof(format::ChecksummedRange));
     add_zip(*file.zip(), contents);
+    add_provenance(*file.zip(), contents, budget);
   }
   contents.module_metadata = read_module_metadata(file, found.node, budget);
   contents.tensors = std::move(found.below.tensors);

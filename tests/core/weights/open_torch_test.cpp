@@ -1,6 +1,8 @@
 // Weights found in files of PyTorch and in checkpoints.
 #include <gtest/gtest.h>
 
+#include "ckpt/average.h"
+#include "core/format/torch_builder.h"
 #include "core/run/run_testing.h"
 #include "core/weights/weights_testing.h"
 
@@ -124,6 +126,20 @@ TEST(OpenTorchTest, OfATrainingStateTheModelIsTaken) {
             "has no \"ema\"; it holds \"ckpt\", \"model\", \"optimizer\"");
   EXPECT_EQ(test::error_of([] { open("tools/parts.pt", {.ema = true}); }).code(), ErrorCode::kNotFound);
   EXPECT_EQ(test::error_of([] { open("tools/parts.pt", {.key = "optimizer"}); }).code(), ErrorCode::kNotFound);
+}
+
+TEST(OpenTorchTest, WhatAnAverageSaysOfItselfIsMetadata) {
+  test::TempDir dir;
+  const auto metadata = [&](const std::string& provenance) {
+    test::ZipImage zip = test::pickled::archive(test::pickled::state_dict(test::pickled::Tensor().stream()));
+    zip.entries.push_back(test::zip_entry(std::string("a/") + kAverageProvenance, provenance));
+    test::write_all(dir / "f.pt", zip.bytes());
+    return Weights::open(dir / "f.pt").metadata();
+  };
+  using Metadata = std::map<std::string, std::string>;
+  EXPECT_EQ(metadata("{\"method\": \"mean\"}"), (Metadata{{"ckpt.average", "{\"method\": \"mean\"}"}}));
+  EXPECT_EQ(metadata("\xff"), Metadata());
+  EXPECT_EQ(metadata(std::string((4 << 20) + 1, ' ')), Metadata());
 }
 
 class DamagedTorchTest : public testing::Test {
