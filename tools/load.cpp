@@ -206,9 +206,8 @@ Action declare_load(CLI::App& app) {
   app.add_option("--out", flags->out, "write it to FILE: .pt (archive) or .safetensors (model, ema)")
       ->type_name("FILE");
   app.footer(
-      "A .pt file is what torch::save(module, FILE) writes, and torch::load(module, FILE) reads it; it and only it "
-      "needs\n"
-      "LibTorch. An existing FILE is replaced when the new one is whole.\n"
+      "A .pt file is what torch::save(module, FILE) writes, and torch::load(module, FILE) reads it.\n"
+      "An existing FILE is replaced when the new one is whole.\n"
       "\n"
       "Examples:\n"
       "  DIR=$(ckpt load runs/digits) || [ $? = 6 ]      # 6: nothing yet, start afresh\n"
@@ -221,7 +220,7 @@ Action declare_load(CLI::App& app) {
       "  3  something cannot be read or written\n"
       "  4  there are checkpoints, and all are damaged\n"
       "  6  no such run, checkpoint or part, or the run is empty\n"
-      "  7  LibTorch is needed and not there; a dtype that safetensors has not");
+      "  7  a dtype that safetensors has not");
   return [flags](Output& output) { return load(*flags, output); };
 }
 

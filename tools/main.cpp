@@ -14,7 +14,7 @@ namespace ckpt::tool {
 
 const std::vector<Command>& commands() {
   static const std::vector<Command> kCommands{
-      {"save", "commit archives that a LibTorch trainer wrote as a checkpoint", declare_save},
+      {"save", "commit files that a trainer wrote as a checkpoint", declare_save},
       {"load", "find the checkpoint to resume from, or take a part out of it", declare_load},
       {"list", "list the checkpoints of a run", declare_list},
       {"verify", "read every byte and name what is damaged", declare_verify},

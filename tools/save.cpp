@@ -4,7 +4,6 @@
 #include <chrono>
 #include <cmath>
 #include <memory>
-#include <set>
 
 #include "args.h"
 #include "checks.h"
@@ -12,9 +11,8 @@
 #include "core/base/quote.h"
 #include "core/weights/module_state.h"
 #include "core/weights/python_checkpoint.h"
-#include "library.h"
+#include "core/weights/training_files.h"
 #include "text.h"
-#include "weights_flags.h"
 
 namespace ckpt::tool {
 namespace {
@@ -29,9 +27,9 @@ struct Flags {
   bool weights_copy = false;
 };
 
-program::SaveInput parse(const Flags& flags) {
+weights::SaveInput parse(const Flags& flags) {
   static constexpr std::array<std::string_view, 6> kTypes{"sgd", "adam", "adamw", "rmsprop", "adagrad", "lbfgs"};
-  program::SaveInput input;
+  weights::SaveInput input;
   input.run = without_trailing_slash(flags.run);
   input.head.iteration = parse_count("--iteration", flags.iteration, 0);
   if (flags.epoch) input.head.epoch = parse_count("--epoch", *flags.epoch, 0);
@@ -68,38 +66,26 @@ void require_whole(const std::string& path, Output& output) {
   output.progress("");
 }
 
-/// An input with weights: an archive of LibTorch as it is, or the weights in a file of any other format.
-struct ModelInput {
-  std::optional<weights::Weights> weights;
-  std::optional<format::ArchiveFile> archive;
-};
-
-ModelInput open_model(const std::string& path, Output& output) {
+weights::ModuleState open_module(const std::string& path, const std::string& part, Output& output) {
   require_whole(path, output);
-  ModelInput input;
-  input.weights = open_weights(path, {.strip_wrappers = true, .verify = false}, output);
-  if (input.weights->format() == Format::kArchive) input.archive = format::ArchiveFile::open(path);
-  return input;
+  weights::ModuleState module = weights::ModuleState::open(path, part);
+  for (const std::string& warning : module.warnings()) output.warn(printable(path) + ": " + warning);
+  return module;
 }
 
 /// An archive of torch::save(optimizer) or a state.pt as it is; a state_dict of Python by the names of the model.
-format::ArchiveFile open_optimizer(const std::string& path, const ModelInput& model, Output& output) {
+format::ArchiveFile open_optimizer(const std::string& path, const weights::ModuleState& model, Output& output) {
   require_whole(path, output);
   const Content content = content_of(io::File::open(path));
   if (content != Content::kZip && content != Content::kPickle) {
     throw Error(ErrorCode::kUnsupported, path, "expected an optimizer that LibTorch or Python saved");
   }
   const auto torch = format::TorchFile::open(io::File::open(path));
-  if (torch.is_script()) return format::ArchiveFile::open(path);
+  if (torch.is_script()) return format::ArchiveFile::open(torch.shared_file());
   std::vector<std::string> warnings;
-  format::ArchiveFile state = weights::optimizer_state_of(torch, model.weights->tensors(), warnings);
+  format::ArchiveFile state = weights::optimizer_state_of(torch, model.weights().tensors(), warnings);
   for (const std::string& warning : warnings) output.warn(printable(path) + ": " + warning);
   return state;
-}
-
-/// The archive that `part` is imported from.
-void make_archive(ModelInput& input, const std::string& part, const std::set<std::string>* parameters) {
-  if (!input.archive) input.archive = weights::module_state_of(*input.weights, part, parameters);
 }
 
 /// What RUN may be, before anything is read: absent beside what is there, or a run.
@@ -128,27 +114,19 @@ std::string summary(const run::Committed& committed, double seconds) {
 int save(const Flags& flags, Output& output) {
   using std::chrono::steady_clock;
   const steady_clock::time_point begin = steady_clock::now();
-  program::SaveInput input = parse(flags);
+  weights::SaveInput input = parse(flags);
   check_run(input.run);
-  ModelInput model = open_model(flags.model, output), ema;
-  if (flags.ema) ema = open_model(*flags.ema, output);
+  const weights::ModuleState model = open_module(flags.model, "model", output);
+  input.model = &model;
+  std::optional<weights::ModuleState> ema;
+  if (flags.ema) input.ema = &ema.emplace(open_module(*flags.ema, "ema", output));
   std::optional<format::ArchiveFile> optimizer;
-  std::set<std::string> parameters;
-  if (flags.optimizer) {
-    input.optimizer = &optimizer.emplace(open_optimizer(*flags.optimizer, model, output));
-    parameters = weights::parameters_of(*optimizer);
-  }
-  make_archive(model, "model", parameters.empty() ? nullptr : &parameters);
-  input.model = &*model.archive;
-  if (flags.ema) make_archive(ema, "ema", parameters.empty() ? nullptr : &parameters);
-  if (flags.ema) input.ema = &*ema.archive;
+  if (flags.optimizer) input.optimizer = &optimizer.emplace(open_optimizer(*flags.optimizer, model, output));
 
   output.progress("saving to " + printable(input.run));
-  std::vector<std::string> warnings;
-  const run::Committed committed = torch_library().save(input, warnings);
+  const run::Committed committed = weights::save_to_run(input);
   output.progress("");
   const double seconds = std::chrono::duration<double>(steady_clock::now() - begin).count();
-  for (const std::string& warning : warnings) output.warn(warning);
   for (const std::string& warning : committed.warnings) output.warn(warning);
   output.object({{"path", committed.path},
                  {"iteration", committed.iteration},
@@ -211,7 +189,7 @@ Action declare_save(CLI::App& app) {
       "  4  an input is damaged\n"
       "  5  the optimizer does not fit the model\n"
       "  6  a state.pt given has no such part\n"
-      "  7  an input is of another format, or LibTorch is not there");
+      "  7  an input is of a format, or holds a dtype or optimizer, that a checkpoint cannot take");
   return [flags](Output& output) { return save(*flags, output); };
 }
 

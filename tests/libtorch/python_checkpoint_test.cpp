@@ -12,9 +12,9 @@
 #include "core/format/torch_file.h"
 #include "core/weights/python_checkpoint.h"
 #include "core/weights/state_tree.h"
+#include "core/weights/training_files.h"
 #include "libtorch/bridge/tensor_reader.h"
 #include "libtorch/state_helpers.h"
-#include "libtorch/training/import.h"
 #include "support/python.h"
 #include "support/temp_dir.h"
 
@@ -268,21 +268,18 @@ TEST(PythonCheckpointTree, HasTheLevelsThatPlainLibTorchLooksFor) {
 TEST_P(PythonCheckpoint, GivesItsOptimizerToAModelFromAFile) {
   const format::TorchFile file = format::TorchFile::open(io::File::open(golden()));
   std::vector<std::string> warnings;
-  const format::ArchiveFile state = weights::training_state_of(file, {}, warnings);
-  const auto model = training::import_module(state, "model", warnings);
-  const auto tensors = format::tensors_below(file, file.find(file.root(), "model_state_dict")).tensors;
-  const format::ArchiveFile stored = weights::optimizer_state_of(file, tensors, warnings);
-  const training::ImportedOptimizer imported = training::import_optimizer(stored, "", *model);
-  EXPECT_TRUE(imported.type_known);
+  const auto model = weights::ModuleState::open(golden(), "model");
+  const format::ArchiveFile stored = weights::optimizer_state_of(file, model.weights().tensors(), warnings);
+  const TempDir dir;
+  const std::string made =
+      weights::save_to_run(
+          {.run = dir / "run", .head = {}, .keep = {}, .model = &model, .optimizer = &stored, .optimizer_type = ""})
+          .path;
   TrainingRun run(which());
   load_python_checkpoint(run.state, golden());
-  TrainingState made;
-  made.add_module("model", *model).add_optimizer("optimizer", *imported.optimizer);
-  const TempDir dir;
-  test::save_state(made, dir / "made.pt");
   test::save_state(run.state, dir / "wanted.pt");
-  const auto optimizer = [&](const char* name) {
-    const format::ArchiveFile whole = format::ArchiveFile::open(dir / name);
+  const auto optimizer = [](const std::string& path) {
+    const format::ArchiveFile whole = format::ArchiveFile::open(path);
     const format::Archive* part = whole.root().nested("optimizer");
     std::string text = *part->get<std::string>("description");
     for (const format::NamedTensor& named : format::tensors_of(*part, true)) {
@@ -291,7 +288,7 @@ TEST_P(PythonCheckpoint, GivesItsOptimizerToAModelFromAFile) {
     }
     return text;
   };
-  EXPECT_TRUE(optimizer("made.pt") == optimizer("wanted.pt"));
+  EXPECT_TRUE(optimizer(made + "/state.pt") == optimizer(dir / "wanted.pt"));
 }
 
 INSTANTIATE_TEST_SUITE_P(All, PythonCheckpoint, testing::Range(size_t{0}, cases().size()),

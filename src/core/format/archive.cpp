@@ -69,10 +69,11 @@ const Archive* Archive::nested(std::string_view name) const {
 
 ArchiveFile ArchiveFile::open(const std::string& path) { return open(io::File::open(path)); }
 
-ArchiveFile ArchiveFile::open(io::File file) {
-  const auto shared = std::make_shared<const io::File>(std::move(file));
-  auto zip = std::make_unique<ZipReader>(*shared);
-  ArchiveFile archive(shared, read_tree(*zip));
+ArchiveFile ArchiveFile::open(io::File file) { return open(std::make_shared<const io::File>(std::move(file))); }
+
+ArchiveFile ArchiveFile::open(std::shared_ptr<const io::File> file) {
+  auto zip = std::make_unique<ZipReader>(*file);
+  ArchiveFile archive(std::move(file), read_tree(*zip));
   archive.zip_ = std::move(zip);
   return archive;
 }

@@ -56,6 +56,7 @@ class ArchiveFile {
   /// kCorrupt, kUnsafe (a global outside the allow-list) or kUnsupported; never runs or imports anything.
   static ArchiveFile open(const std::string& path);
   static ArchiveFile open(io::File file);
+  static ArchiveFile open(std::shared_ptr<const io::File> file);
   /// `root` was made by somebody else; its tensors lie in `file`, whatever that is.
   ArchiveFile(std::shared_ptr<const io::File> file, std::shared_ptr<const Archive> root);
 

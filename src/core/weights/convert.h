@@ -49,6 +49,9 @@ std::vector<std::string> write_weights(std::vector<format::TensorToWrite> tensor
                                        const nlohmann::ordered_json& module_metadata,
                                        const format::LateText* late = nullptr);
 
+/// Appends one whole safetensors file; ties as in write_weights. kUnsupported: dtypes that it has not.
+void write_safetensors(io::BlockWriter& writer, std::vector<format::TensorToWrite> tensors);
+
 /// kUnsupported with `details`, "name: why", where there are any: tensors that the format cannot hold.
 void throw_unsupported(const std::string& path, Format to, std::vector<std::string> details);
 

@@ -104,6 +104,30 @@ std::shared_ptr<Archive> StateTree::make(std::vector<std::pair<std::string, Arch
 
 namespace {
 
+format::ArchiveToWrite places_in(const Archive& level) {
+  format::ArchiveToWrite made;
+  for (const auto& [name, value] : level.members) {
+    if (const auto* nested = std::get_if<std::shared_ptr<const Archive>>(&value)) {
+      made.members.emplace_back(name, std::make_shared<const format::ArchiveToWrite>(places_in(**nested)));
+    } else {
+      made.members.emplace_back(name, format::TensorPlace{static_cast<size_t>(std::get<int64_t>(value))});
+    }
+  }
+  return made;
+}
+
+}  // namespace
+
+format::ArchiveToWrite StateTree::make_places(std::vector<std::pair<std::string, size_t>> places,
+                                              const std::vector<std::string>& empty) {
+  std::vector<std::pair<std::string, ArchiveValue>> values;
+  values.reserve(places.size());
+  for (auto& [name, place] : places) values.emplace_back(std::move(name), static_cast<int64_t>(place));
+  return places_in(*make(std::move(values), empty));
+}
+
+namespace {
+
 void stream(const io::File& file, const StoredTensor& tensor, const format::ByteSink& sink) {
   std::vector<std::byte> buffer;
   for_each_tile(tensor, kTileBytes, [&](const StoredTensor& tile) {
@@ -113,6 +137,14 @@ void stream(const io::File& file, const StoredTensor& tensor, const format::Byte
     sink(buffer);
   });
 }
+
+}  // namespace
+
+format::BytesToWrite bytes_of(const io::File& file, const StoredTensor& tensor) {
+  return {tensor.bytes, [&file, tensor](const format::ByteSink& sink) { stream(file, tensor, sink); }};
+}
+
+namespace {
 
 class Copier {
  public:
@@ -161,8 +193,7 @@ class Copier {
     if (first != index) {
       made.tied_to = static_cast<int64_t>(first);
     } else {
-      made.data = format::BytesToWrite(
-          tensor.bytes, [&file = file_, tensor](const format::ByteSink& sink) { stream(file, tensor, sink); });
+      made.data = bytes_of(file_, tensor);
     }
     tensors_.push_back(std::move(made));
     return {index};

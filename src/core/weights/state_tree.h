@@ -25,12 +25,18 @@ class StateTree {
   /// deeper than 1,000 or more than may be.
   std::shared_ptr<format::Archive> make(std::vector<std::pair<std::string, format::ArchiveValue>> values,
                                         const std::vector<std::string>& empty = {});
+  /// The same for a writer, of tensors by their places in its list.
+  format::ArchiveToWrite make_places(std::vector<std::pair<std::string, size_t>> places,
+                                     const std::vector<std::string>& empty = {});
 
  private:
   struct Levels;
   std::string path_;
   uint64_t levels_left_;
 };
+
+/// The bytes of a tensor in `file`, which must outlive the writing.
+format::BytesToWrite bytes_of(const io::File& file, const format::StoredTensor& tensor);
 
 /// `state` as a writer takes it; its tensors are appended to `tensors`, ties kept. They are read when they are written:
 /// `state` must outlive that. kUnsupported for quantized and sparse ones.

@@ -1,6 +1,9 @@
 #include "core/weights/training_files.h"
 
+#include <map>
+#include <memory>
 #include <optional>
+#include <set>
 #include <utility>
 
 #include "core/base/json.h"
@@ -12,6 +15,7 @@
 #include "core/run/names.h"
 #include "core/run/writer.h"
 #include "core/weights/module_metadata.h"
+#include "core/weights/optimizer_state.h"
 #include "core/weights/python_checkpoint.h"
 #include "core/weights/state_tree.h"
 #include "core/weights/weights.h"
@@ -52,6 +56,23 @@ std::string escaped(const std::string& name) {
   return result;
 }
 
+/// The part that says what the others are; `parts`: name and kind.
+std::shared_ptr<const format::ArchiveToWrite> head_part(const run::CheckpointHead& head,
+                                                        const std::map<std::string, const char*>& parts) {
+  nlohmann::json kinds = nlohmann::json::object(), metrics = nlohmann::json::object();
+  for (const auto& [name, kind] : parts) kinds[name] = {{"kind", kind}};
+  for (const auto& [name, value] : head.metrics) metrics[name] = json_number(value);
+  const nlohmann::json description{{"parts", std::move(kinds)},       {"epoch", head.epoch},
+                                   {"iteration", head.iteration},     {"metrics", std::move(metrics)},
+                                   {"best_metric", nlohmann::json()}, {"metadata", head.metadata}};
+  return std::make_shared<const format::ArchiveToWrite>(
+      format::ArchiveToWrite{{{"version", format::kStateVersion}, {"description", dump_json(description)}}});
+}
+
+std::shared_ptr<const format::ArchiveToWrite> shared(format::ArchiveToWrite level) {
+  return std::make_shared<const format::ArchiveToWrite>(std::move(level));
+}
+
 /// Weights alone, as the part "model".
 State state_of_tensors(std::vector<format::TensorToWrite> tensors, const nlohmann::ordered_json& module_metadata,
                        const run::CheckpointHead& head) {
@@ -61,13 +82,10 @@ State state_of_tensors(std::vector<format::TensorToWrite> tensors, const nlohman
   std::vector<std::string> levels = empty_levels(module_metadata, std::move(names));
   for (format::TensorToWrite& tensor : state.tensors) tensor.name = escaped(tensor.name);
   for (std::string& level : levels) level = escaped(level);
-  const nlohmann::json description{
-      {"parts", {{"model", {{"kind", "module"}}}}}, {"epoch", head.epoch},    {"iteration", head.iteration},
-      {"metrics", nlohmann::json::object()},        {"best_metric", nullptr}, {"metadata", nlohmann::json::object()}};
-  format::ArchiveToWrite top{{{"version", format::kStateVersion}, {"description", dump_json(description)}}};
   format::ArchiveToWrite model = format::archive_of(state.tensors, levels);
-  state.root.members = {{format::kHeadPart, std::make_shared<const format::ArchiveToWrite>(std::move(top))},
-                        {"model", std::make_shared<const format::ArchiveToWrite>(std::move(model))}};
+  const run::CheckpointHead counts{.iteration = head.iteration, .epoch = head.epoch};
+  state.root.members = {{format::kHeadPart, head_part(counts, {{"model", "module"}})},
+                        {"model", shared(std::move(model))}};
   return state;
 }
 
@@ -76,6 +94,19 @@ State state_of_weights(const std::string& path, Converted& report) {
   State state = state_of_tensors(select(*weights, {.to = Format::kArchive}, report), weights->module_metadata(), {});
   state.source = weights;
   return state;
+}
+
+/// About how long state.pt will be. A record costs its header, name, padding and entry in the directory; the pickle
+/// names each tensor.
+uint64_t expected_bytes(const std::vector<format::TensorToWrite>& tensors) {
+  uint64_t bytes = 65536 + tensors.size() * 512;
+  for (const format::TensorToWrite& tensor : tensors) bytes += tensor.data.bytes;
+  return bytes;
+}
+
+run::FileToWrite state_file(const format::ArchiveToWrite& root, const std::vector<format::TensorToWrite>& tensors) {
+  return {std::string(run::kStateName), expected_bytes(tensors),
+          [&](io::BlockWriter& writer) { format::write_archive(writer, root, tensors); }};
 }
 
 /// The open file of a training state of ckpt, every byte of it checked.
@@ -116,21 +147,49 @@ void count(const std::vector<format::TensorToWrite>& tensors, Converted& report)
   for (const format::TensorToWrite& tensor : tensors) report.bytes += tensor.data.bytes;
 }
 
-run::Committed commit(const std::string& run, const State& state, uint64_t bytes) {
+run::Committed commit(const std::string& run, const State& state) {
   run::RunWriter writer(run);
-  const run::FileToWrite file{std::string(run::kStateName), bytes, [&](io::BlockWriter& blocks) {
-                                format::write_archive(blocks, state.root, state.tensors);
-                              }};
-  return writer.commit(state.head, {file}, {}, std::nullopt);
+  return writer.commit(state.head, {state_file(state.root, state.tensors)}, {}, std::nullopt);
 }
 
 }  // namespace
+
+run::Committed save_to_run(const SaveInput& input) {
+  std::vector<format::TensorToWrite> tensors;
+  std::map<std::string, const char*> parts;
+  format::ArchiveToWrite root;
+  const auto add = [&](const char* part, const char* kind, format::ArchiveToWrite level) {
+    parts.emplace(part, kind);
+    root.members.emplace_back(part, shared(std::move(level)));
+  };
+  const std::set<std::string> parameters = input.optimizer ? parameters_of(*input.optimizer) : std::set<std::string>();
+  ModuleToWrite model = input.model->to_write(parameters, tensors);
+  add("model", "module", std::move(model.tree));
+  const size_t model_end = tensors.size();
+  if (input.ema) add("ema", "module", input.ema->to_write(parameters, tensors).tree);
+  std::vector<format::TensorToWrite> copy;
+  if (input.weights_copy) copy = tensors;
+  for (size_t i = 0; input.ema && i < copy.size(); ++i) copy[i].name.insert(0, i < model_end ? "model." : "ema.");
+  if (input.optimizer) {
+    add("optimizer", "optimizer",
+        optimizer_to_write(*input.optimizer, input.optimizer_type, model.parameters, tensors));
+  }
+  root.members.emplace(root.members.begin(), format::kHeadPart, head_part(input.head, parts));
+
+  std::vector<run::FileToWrite> files{state_file(root, tensors)};
+  if (input.weights_copy) {
+    files.push_back({std::string(run::kWeightsName), expected_bytes(copy),
+                     [&](io::BlockWriter& writer) { write_safetensors(writer, std::move(copy)); }});
+  }
+  run::RunWriter writer(input.run, input.wait);
+  return writer.commit(input.head, files, input.keep, input.keep.monitor);
+}
 
 Converted convert_to_run(const std::string& in, const std::string& run) {
   Converted report;
   const State state = read_state(in, report);
   count(state.tensors, report);
-  const run::Committed committed = commit(run, state, report.bytes);
+  const run::Committed committed = commit(run, state);
   report.warnings.insert(report.warnings.end(), committed.warnings.begin(), committed.warnings.end());
   report.outputs = {committed.path};
   return report;
@@ -139,9 +198,7 @@ Converted convert_to_run(const std::string& in, const std::string& run) {
 run::Committed commit_weights(const std::string& run, std::vector<format::TensorToWrite> tensors,
                               const nlohmann::ordered_json& module_metadata, const run::CheckpointHead& head) {
   const State state = state_of_tensors(std::move(tensors), module_metadata, head);
-  Converted counted;
-  count(state.tensors, counted);
-  return commit(run, state, counted.bytes);
+  return commit(run, state);
 }
 
 Converted convert_to_python(const std::string& in, const std::string& out) {

@@ -163,6 +163,14 @@ void throw_unsupported(const std::string& path, Format to, std::vector<std::stri
               {.offset = std::nullopt, .tensor = {}, .details = std::move(details)});
 }
 
+void write_safetensors(io::BlockWriter& writer, std::vector<TensorToWrite> tensors) {
+  require_dtypes(tensors, "");
+  Untied ties = untied(std::move(tensors));
+  Metadata metadata{{"format", "pt"}};
+  metadata.insert(ties.dropped.begin(), ties.dropped.end());
+  format::write_safetensors(writer, std::move(ties.tensors), metadata);
+}
+
 std::vector<std::string> write_weights(std::vector<TensorToWrite> tensors, const std::string& out,
                                        const ConvertOptions& options, const Metadata& metadata,
                                        const nlohmann::ordered_json& module_metadata, const format::LateText* late) {

@@ -56,10 +56,10 @@ struct OptimizerDescription {
   }
 };
 
-void capture_optimizer(Node& node, const std::string& part, torch::optim::Optimizer& optimizer, const NameTable& names,
-                       bool type_known) {
+void capture_optimizer(Node& node, const std::string& part, torch::optim::Optimizer& optimizer,
+                       const NameTable& names) {
   bridge::OptimizerState state = bridge::capture_optimizer(optimizer);
-  OptimizerDescription description{type_known ? state.type : "unknown", {}, {}};
+  OptimizerDescription description{state.type, {}, {}};
   for (size_t g = 0; g < state.groups.size(); ++g) {
     bridge::ParameterGroup& group = state.groups[g];
     std::vector<std::string> parameters;
@@ -109,14 +109,11 @@ struct PartCaptor {
   Node& node;
   const std::string& part;
   const NameTable& names;
-  const CaptureOptions& options;
 
   void operator()(torch::nn::Module*) const {}  // captured before: all names must be known first
   void operator()(const TensorList&) const {}
   void operator()(Averager*) const {}
-  void operator()(torch::optim::Optimizer* optimizer) const {
-    capture_optimizer(node, part, *optimizer, names, !options.unknown_types.contains(part));
-  }
+  void operator()(torch::optim::Optimizer* optimizer) const { capture_optimizer(node, part, *optimizer, names); }
   void operator()(torch::optim::LRScheduler* scheduler) const { capture_scheduler(node, *scheduler); }
   void operator()(torch::optim::ReduceLROnPlateauScheduler* scheduler) const {
 #if CKPT_HAS_PLATEAU_SCHEDULER
@@ -297,7 +294,7 @@ Snapshot capture(const TrainingState& state, StagingBuffer* staging, const Captu
       });
     }
     for (size_t i = 0; i < list.size(); ++i) {
-      std::visit(PartCaptor{*nodes[i], list[i].first, names, options}, list[i].second);
+      std::visit(PartCaptor{*nodes[i], list[i].first, names}, list[i].second);
     }
     if (generators) capture_generators(*generators, cuda_devices);
     Stager stager(staging);

@@ -120,7 +120,7 @@ LoadReport load_python_checkpoint(TrainingState& state, const std::string& path,
 }
 
 std::vector<std::string> save_python_checkpoint(const TrainingState& state, const std::string& path) {
-  const training::Snapshot snapshot = training::capture(state, nullptr, {.generators = false, .unknown_types = {}});
+  const training::Snapshot snapshot = training::capture(state, nullptr, {.generators = false});
   std::vector<std::string> left_out;
   std::vector<format::TensorToWrite> tensors;
   const format::ArchiveToWrite tree = snapshot.tree(tensors);

@@ -1,4 +1,5 @@
-// Capturing a TrainingState, writing it as state.pt, and restoring one. The layout of the file: core/format/state_layout.h.
+// Capturing a TrainingState, writing it as state.pt, and restoring one. The layout of the file:
+// core/format/state_layout.h.
 //
 // Thread rule: capture() and restore() run on the training thread; a Snapshot may then be written on any one thread.
 #pragma once
@@ -6,7 +7,6 @@
 #include <cstdint>
 #include <map>
 #include <memory>
-#include <set>
 #include <string>
 #include <vector>
 
@@ -29,8 +29,7 @@ struct Weights {
 
 /// For states that are put together from files and not from a live training run.
 struct CaptureOptions {
-  bool generators = true;                    ///< whether the random number generators are captured
-  std::set<std::string> unknown_types = {};  ///< optimizers whose type is a guess: stored as "unknown"
+  bool generators = true;  ///< whether the random number generators are captured
 };
 
 /// The values of one moment.

@@ -7,7 +7,6 @@
 #include "core/format/pickle_builder.h"
 #include "core/format/torch_writer.h"
 #include "core/weights/convert.h"
-#include "core/weights/module_state.h"
 #include "core/weights/training_files.h"
 #include "core/weights/weights_testing.h"
 
@@ -77,9 +76,6 @@ TEST_F(ModuleMetadataTest, ModulesWithoutTensorsAreLevelsOfACheckpoint) {
   const Converted report = convert_to_run(kStateDict, dir_ / "run");
   const ArchiveFile state = ArchiveFile::open(report.outputs.at(0) + "/state.pt");
   EXPECT_NE(state.root().nested("model")->nested("flat"), nullptr);
-  const Weights weights = Weights::open(kStateDict);
-  const ArchiveFile part = module_state_of(weights, "model", nullptr);
-  EXPECT_NE(part.root().nested("model")->nested("flat"), nullptr);
 }
 
 TEST_F(ModuleMetadataTest, LevelsOfAnArchiveAreTheModulesOfATorchFile) {
