@@ -32,8 +32,11 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   static ckpt::fuzz::MemoryFile memory(folder.path);
   try {
     const auto sharded = ckpt::format::read_sharded(memory.open(ckpt::fuzz::text(data, size)));
-    for (const auto& shard : sharded.shards) {
-      if (std::filesystem::path(shard.file->path()).parent_path() != folder.path) __builtin_trap();
+    for (const auto& file : sharded.files) {
+      if (std::filesystem::path(file->path()).parent_path() != folder.path) __builtin_trap();
+    }
+    for (const auto& named : sharded.tensors) {
+      if (named.file >= sharded.files.size()) __builtin_trap();
     }
   } catch (const ckpt::Error&) {  // the one thing that may be thrown
   }

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <span>
 #include <tuple>
 
 #include "core/base/checked.h"
@@ -15,12 +16,12 @@ namespace ckpt::format {
 namespace {
 
 constexpr uint64_t kMaxHeaderBytes = 100000000;
-void check_names(const SafetensorsIndex& index, const std::string& path) {
-  const size_t tensors = index.tensors.size();
+void check_names(std::span<const NamedTensor> tensors, const std::vector<OpaqueTensor>& opaque,
+                 const std::string& path) {
   const auto name = [&](size_t i) -> const std::string& {
-    return i < tensors ? index.tensors[i].name : index.opaque[i - tensors].name;
+    return i < tensors.size() ? tensors[i].name : opaque[i - tensors.size()].name;
   };
-  const std::vector<uint32_t> order = order_by_name(tensors + index.opaque.size(), name);
+  const std::vector<uint32_t> order = order_by_name(tensors.size() + opaque.size(), name);
   const auto twice =
       std::adjacent_find(order.begin(), order.end(), [&](uint32_t a, uint32_t b) { return name(a) == name(b); });
   if (twice != order.end()) {
@@ -29,7 +30,7 @@ void check_names(const SafetensorsIndex& index, const std::string& path) {
 }
 
 template <class T>
-void sort_by_place(std::vector<T>& list) {
+void sort_by_place(std::span<T> list) {
   const auto place = [](const T& item) {
     if constexpr (std::is_same_v<T, NamedTensor>) {
       return std::tie(item.stored.file_offset, item.stored.bytes, item.name);
@@ -41,10 +42,12 @@ void sort_by_place(std::vector<T>& list) {
   if (!std::is_sorted(list.begin(), list.end(), before)) std::sort(list.begin(), list.end(), before);
 }
 
-/// Sorts by place and turns offsets into the data into offsets in the file; refuses holes and overlaps.
-void place_tensors(SafetensorsIndex& index, uint64_t file_bytes, const std::string& path) {
-  sort_by_place(index.tensors);
-  sort_by_place(index.opaque);
+/// Sorts `tensors`, those of this file, by place and turns offsets into the data into offsets in the file; refuses
+/// holes and overlaps.
+void place_tensors(std::span<NamedTensor> tensors, SafetensorsIndex& index, uint64_t file_bytes,
+                   const std::string& path) {
+  sort_by_place(tensors);
+  sort_by_place(std::span(index.opaque));
   const uint64_t data_bytes = file_bytes - index.data_offset;
   uint64_t end = 0;
   const auto place = [&](const std::string& name, uint64_t& offset, uint64_t bytes) {
@@ -65,7 +68,7 @@ void place_tensors(SafetensorsIndex& index, uint64_t file_bytes, const std::stri
       place(opaque->name, opaque->file_offset, opaque->bytes);
     }
   };
-  for (NamedTensor& named : index.tensors) {
+  for (NamedTensor& named : tensors) {
     StoredTensor& tensor = named.stored;
     place_opaque(tensor.file_offset, tensor.bytes);
     place(named.name, tensor.file_offset, tensor.bytes);
@@ -131,7 +134,7 @@ SafetensorsIndex read_safetensors(const io::File& file) {
   return read_safetensors(file, memory);
 }
 
-SafetensorsIndex read_safetensors(const io::File& file, uint64_t& memory) {
+SafetensorsIndex read_safetensors(const io::File& file, uint64_t& memory, std::vector<NamedTensor> before) {
   const uint64_t file_bytes = file.stat().bytes;
   std::array<std::byte, 8> length;
   file.read_at(0, length);
@@ -143,10 +146,13 @@ SafetensorsIndex read_safetensors(const io::File& file, uint64_t& memory) {
                 {.offset = 0});
   }
   SafetensorsIndex index;
+  const size_t first = before.size();
+  index.tensors = std::move(before);
   index.data_offset = length.size() + header_bytes;
   parse_safetensors_header(file, header_bytes, memory, index);
-  check_names(index, file.path());
-  place_tensors(index, file_bytes, file.path());
+  const std::span tensors = std::span(index.tensors).subspan(first);
+  check_names(tensors, index.opaque, file.path());
+  place_tensors(tensors, index, file_bytes, file.path());
   return index;
 }
 

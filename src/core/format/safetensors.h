@@ -35,8 +35,9 @@ struct SafetensorsIndex {
 /// bytes after the end. kCorrupt; kUnsupported for dtypes that are not known. Header parsed as a stream: at most file
 /// size + 64 MiB of memory.
 SafetensorsIndex read_safetensors(const io::File& file);
-/// The same, for one of several files: takes what the index needs from `memory`; kCorrupt where that is not enough.
-SafetensorsIndex read_safetensors(const io::File& file, uint64_t& memory);
+/// The same, for one of several files: takes what the index needs from `memory`; kCorrupt where that is not enough. Its
+/// tensors come after those of `before`, which stay as they are: of very many, a list is never there twice.
+SafetensorsIndex read_safetensors(const io::File& file, uint64_t& memory, std::vector<NamedTensor> before = {});
 
 /// Appends a whole file: tensors sorted by width (widest first), then by name, so that all are aligned; header padded
 /// with blanks to a multiple of 8. The same input gives the same bytes. kUnsupported where a dtype has no spelling,

@@ -28,8 +28,10 @@ class Handler : public JsonHandler {
   Handler(JsonText& text, uint64_t memory, SafetensorsIndex& index) : JsonHandler(text, memory), index_(index) {}
 
   void reserve(uint64_t tensors) {
-    charge(tensors * sizeof(NamedTensor));
-    index_.tensors.reserve(static_cast<size_t>(tensors));
+    const uint64_t all = index_.tensors.size() + tensors;
+    if (all <= index_.tensors.capacity()) return;
+    charge(all * sizeof(NamedTensor));
+    index_.tensors.reserve(static_cast<size_t>(all));
   }
 
  private:

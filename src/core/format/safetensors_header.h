@@ -6,9 +6,9 @@
 
 namespace ckpt::format {
 
-/// Parses `header_bytes` bytes after the length and fills tensors (dtype, shape, strides, elements, bytes; file_offset
-/// is relative to the data still), opaque and metadata, in the order of the header. Takes what they need from `memory`.
-/// kCorrupt, kUnsupported as read_safetensors says.
+/// Parses `header_bytes` bytes after the length and appends to tensors (dtype, shape, strides, elements, bytes;
+/// file_offset is relative to the data still), to opaque and metadata, in the order of the header. Takes what they need
+/// from `memory`. kCorrupt, kUnsupported as read_safetensors says.
 void parse_safetensors_header(const io::File& file, uint64_t header_bytes, uint64_t& memory, SafetensorsIndex& index);
 
 }  // namespace ckpt::format

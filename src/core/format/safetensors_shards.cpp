@@ -1,6 +1,8 @@
 #include "core/format/safetensors_shards.h"
 
 #include <algorithm>
+#include <iterator>
+#include <span>
 
 #include "core/base/quote.h"
 #include "core/format/json_stream.h"
@@ -32,8 +34,14 @@ class WeightMap {
   /// File names and the numbers of the files.
   const std::map<std::string, uint32_t>& files() const { return files_; }
 
+  size_t size() const { return entries_.size(); }
+  /// What was said of it by cost() and is not taken once it is sorted.
+  uint64_t spare() const { return 2 * (names_.size() + entries_.size() * sizeof(Entry)); }
+
   /// Ends the adding. A name that is there twice, or std::nullopt.
   std::optional<std::string_view> sort() {
+    names_.shrink_to_fit();
+    entries_.shrink_to_fit();
     const auto before = [&](const Entry& a, const Entry& b) { return name(a) < name(b); };
     std::sort(entries_.begin(), entries_.end(), before);
     const auto twice = std::adjacent_find(entries_.begin(), entries_.end(),
@@ -130,7 +138,7 @@ WeightMap read_map(const io::File& file, uint64_t& memory) {
     const std::string name(*twice);
     text.fail(ErrorCode::kCorrupt, "two tensors " + quote(name), name);
   }
-  memory = handler.memory();
+  memory = handler.memory() + map.spare();
   return map;
 }
 
@@ -147,14 +155,15 @@ io::File open_shard(const io::Directory& directory, const std::string& name) {
 }
 
 /// Every tensor of the shard must be one that the index has in it; marks these.
-void check_shard(WeightMap& map, uint32_t place, const Shard& shard, const std::string& index_path) {
+void check_shard(WeightMap& map, uint32_t place, std::span<const NamedTensor> tensors,
+                 std::span<const OpaqueTensor> opaque, const std::string& path, const std::string& index_path) {
   const auto check = [&](const std::string& name) {
     if (map.mark(name, place)) return;
-    throw Error(ErrorCode::kCorrupt, shard.file->path(),
+    throw Error(ErrorCode::kCorrupt, path,
                 "tensor " + quote(name) + " is here, but not by the index " + quote(index_path), {.tensor = name});
   };
-  for (const NamedTensor& named : shard.index.tensors) check(named.name);
-  for (const OpaqueTensor& opaque : shard.index.opaque) check(opaque.name);
+  for (const NamedTensor& named : tensors) check(named.name);
+  for (const OpaqueTensor& other : opaque) check(other.name);
 }
 
 }  // namespace
@@ -166,18 +175,30 @@ ShardedIndex read_sharded(const io::File& index) {
   const uint64_t map_bytes = before - memory;
   const io::Directory directory = io::Directory::open(io::parent_path(index.path()));
   ShardedIndex sharded;
-  sharded.shards.reserve(map.files().size());
+  sharded.files.reserve(map.files().size());
   for (const auto& [name, place] : map.files()) {
-    Shard& shard = sharded.shards.emplace_back();
-    shard.file = std::make_shared<const io::File>(open_shard(directory, name));
-    memory += shard.file->stat().bytes;
+    sharded.files.push_back(std::make_shared<const io::File>(open_shard(directory, name)));
+    memory += sharded.files.back()->stat().bytes;
   }
-  auto shard = sharded.shards.begin();
+  // Room for all, and for what the last header may count beside tensors: itself and its metadata.
+  const uint64_t room = map.size() + 2;
+  if (room > memory / sizeof(NamedTensor)) {
+    throw Error(ErrorCode::kCorrupt, index.path(), "names more tensors than files of this size may");
+  }
+  memory -= room * sizeof(NamedTensor);
+  sharded.tensors.reserve(static_cast<size_t>(room));
+  auto next = sharded.files.begin();
   for (const auto& [name, place] : map.files()) {
-    shard->index = read_safetensors(*shard->file, memory);
-    check_shard(map, place, *shard, index.path());
-    sharded.metadata.merge(shard->index.metadata);
-    ++shard;
+    const io::File& file = **next;
+    const size_t first = sharded.tensors.size();
+    SafetensorsIndex shard = read_safetensors(file, memory, std::move(sharded.tensors));
+    sharded.tensors = std::move(shard.tensors);
+    const std::span tensors = std::span(sharded.tensors).subspan(first);
+    check_shard(map, place, tensors, shard.opaque, file.path(), index.path());
+    for (NamedTensor& named : tensors) named.file = static_cast<uint32_t>(next - sharded.files.begin());
+    std::move(shard.opaque.begin(), shard.opaque.end(), std::back_inserter(sharded.opaque));
+    sharded.metadata.merge(shard.metadata);
+    ++next;
   }
   if (const auto missing = map.not_marked()) {
     const auto& [name, file] = *missing;

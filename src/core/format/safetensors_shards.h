@@ -11,13 +11,10 @@
 
 namespace ckpt::format {
 
-struct Shard {
-  std::shared_ptr<const io::File> file;
-  SafetensorsIndex index;
-};
-
 struct ShardedIndex {
-  std::vector<Shard> shards;                    ///< sorted by file name
+  std::vector<std::shared_ptr<const io::File>> files;  ///< the shards, sorted by name
+  std::vector<NamedTensor> tensors;                    ///< shard by shard; `file`: the place in files
+  std::vector<OpaqueTensor> opaque;
   std::map<std::string, std::string> metadata;  ///< of all shards; the first that has a key
   uint64_t memory_left = 0;                     ///< what may be taken beside it, by the memory rule
 };

@@ -1,6 +1,5 @@
 // Weights in safetensors files, and what else has names but no tree.
 #include <algorithm>
-#include <iterator>
 #include <string_view>
 #include <utility>
 
@@ -57,20 +56,6 @@ void restore_ties(Contents& contents, Budget& budget) {
   }
 }
 
-void add_index(format::SafetensorsIndex index, Contents& contents) {
-  const auto file = static_cast<uint32_t>(contents.files.size() - 1);
-  if (contents.tensors.capacity() == 0) {
-    contents.tensors = std::move(index.tensors);
-    for (Tensor& tensor : contents.tensors) tensor.file = file;
-  } else {
-    for (Tensor& tensor : index.tensors) {
-      contents.tensors.push_back(std::move(tensor));
-      contents.tensors.back().file = file;
-    }
-  }
-  std::move(index.opaque.begin(), index.opaque.end(), std::back_inserter(contents.opaque));
-}
-
 void warn_of_opaque(Contents& contents) {
   if (contents.opaque.empty()) return;
   std::vector<std::string> names;
@@ -115,7 +100,8 @@ Contents open_safetensors(io::File file) {
   format::SafetensorsIndex index = format::read_safetensors(file, memory);
   contents.files = {std::make_shared<const io::File>(std::move(file))};
   contents.metadata = std::move(index.metadata);
-  add_index(std::move(index), contents);
+  contents.tensors = std::move(index.tensors);
+  contents.opaque = std::move(index.opaque);
   warn_of_opaque(contents);
   Budget budget(memory, contents.path);
   restore_ties(contents, budget);
@@ -125,18 +111,11 @@ Contents open_safetensors(io::File file) {
 Contents open_sharded(io::File file) {
   Contents contents{.format = Format::kSafetensorsIndex, .path = file.path(), .tensors = {}, .files = {}};
   format::ShardedIndex sharded = format::read_sharded(file);
+  contents.files = std::move(sharded.files);
+  contents.tensors = std::move(sharded.tensors);
+  contents.opaque = std::move(sharded.opaque);
   contents.metadata = std::move(sharded.metadata);
   Budget budget(sharded.memory_left, contents.path);
-  if (sharded.shards.size() > 1) {
-    size_t tensors = 0;
-    for (const format::Shard& shard : sharded.shards) tensors += shard.index.tensors.size();
-    budget.charge(tensors * sizeof(Tensor));
-    contents.tensors.reserve(tensors);
-  }
-  for (format::Shard& shard : sharded.shards) {
-    contents.files.push_back(shard.file);
-    add_index(std::move(shard.index), contents);
-  }
   warn_of_opaque(contents);
   restore_ties(contents, budget);
   return contents;

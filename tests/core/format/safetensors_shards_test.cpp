@@ -47,10 +47,14 @@ class ShardsTest : public testing::Test {
 
 TEST_F(ShardsTest, OpensTheShardsBesideTheIndex) {
   const ShardedIndex sharded = read(kIndex);
-  ASSERT_EQ(sharded.shards.size(), 2u);
-  EXPECT_EQ(sharded.shards[0].file->path(), folder_ + "/s-1.safetensors");
-  EXPECT_EQ(sharded.shards[0].index.tensors.at(0).name, "y");
-  EXPECT_EQ(sharded.shards[1].index.tensors.at(0).name, "x");
+  ASSERT_EQ(sharded.files.size(), 2u);
+  EXPECT_EQ(sharded.files[0]->path(), folder_ + "/s-1.safetensors");
+  ASSERT_EQ(sharded.tensors.size(), 2u);
+  EXPECT_EQ(sharded.tensors[0].name, "y");
+  EXPECT_EQ(sharded.tensors[0].file, 0u);
+  EXPECT_EQ(sharded.tensors[1].name, "x");
+  EXPECT_EQ(sharded.tensors[1].file, 1u);
+  EXPECT_EQ(sharded.tensors[1].stored.storage_offset, sharded.tensors[1].stored.file_offset);
   EXPECT_EQ(sharded.metadata, (std::map<std::string, std::string>{{"a", "1"}, {"b", "1"}, {"c", "2"}}));
 }
 
@@ -58,16 +62,14 @@ TEST_F(ShardsTest, OpensWhatHuggingFaceWrote) {
   const ShardedIndex sharded =
       read_sharded(io::File::open(std::string(CKPT_TEST_DATA) + "/sharded/model.safetensors.index.json"));
   std::vector<std::string> names;
-  for (const Shard& part : sharded.shards) {
-    for (const NamedTensor& named : part.index.tensors) names.push_back(named.name);
-  }
+  for (const NamedTensor& named : sharded.tensors) names.push_back(named.name);
   EXPECT_EQ(names, (std::vector<std::string>{"a.weight", "b.weight", "c.bias"}));
 }
 
 TEST_F(ShardsTest, FollowsTheLinksOfTheHubsCacheAlone) {
   std::filesystem::rename(folder_ + "/s-1.safetensors", dir_ / "blobs/0123");
   std::filesystem::create_symlink("../../blobs/0123", folder_ + "/s-1.safetensors");
-  EXPECT_EQ(read(kIndex).shards[0].index.tensors.at(0).name, "y");
+  EXPECT_EQ(read(kIndex).tensors.at(0).name, "y");
 
   for (const char* target :
        {"../blobs/0123", "../../blobs/../blobs/0123", "../../blobs/..", "s-2.safetensors", "/dev/null"}) {
