@@ -7,6 +7,7 @@
 
 #include "core/base/quote.h"
 #include "core/format/content.h"
+#include "core/run/names.h"
 #include "core/run/run.h"
 #include "core/weights/python_checkpoint.h"
 
@@ -17,6 +18,7 @@ namespace {
 struct Found {
   std::string path;
   std::optional<uint64_t> iteration = std::nullopt;
+  bool is_checkpoint = false;
 };
 
 /// Errors that are told together.
@@ -92,7 +94,7 @@ class Chooser {
     std::vector<Found> found;
     for (const run::Checkpoint* one : good) {
       if (!in_range(*one)) continue;
-      found.push_back({one->path, one->iteration});
+      found.push_back({one->path, one->iteration, true});
     }
     if (found.empty()) throw Error(ErrorCode::kNotFound, path_, "holds no checkpoint in the range");
     return found;
@@ -132,7 +134,7 @@ class Chooser {
       if (one == scan_.checkpoints.end()) {
         missing.push_back("iteration " + std::to_string(iteration));
       } else {
-        found.push_back({one->path, iteration});
+        found.push_back({one->path, iteration, true});
       }
     }
     if (missing.empty()) return found;
@@ -171,16 +173,18 @@ std::vector<Found> find(const std::string& input, const AverageSelection& select
   if (!run::is_checkpoint_directory(input)) return Chooser(input, select, warnings).choose();
   const run::Checkpoint checkpoint = run::read_checkpoint(io::Directory::open(input));
   if (checkpoint.state != run::State::kGood) throw Error(ErrorCode::kCorrupt, input, checkpoint.reason);
-  return {{input, checkpoint.manifest->iteration}};
+  return {{input, checkpoint.manifest->iteration, true}};
 }
 
 Member open_member(const Found& found, const AverageOptions& options, std::vector<std::string>& warnings) {
-  // Not verified as a whole: that would be a second reading. Every checksum is looked at on the way.
+  // Not verified as a whole: that would be a second reading. Every checksum is looked at on the way, but those of a
+  // checkpoint that is a copy of its weights alone: they are in the manifest.
+  const bool verify = found.is_checkpoint && !io::stat(found.path + "/" + std::string(run::kStateName));
   Member member{.path = found.path,
                 .iteration = found.iteration,
                 .weight = 1,
                 .weights = weights::Weights::open(
-                    found.path, {.key = options.key, .ema = options.ema, .whole = false, .verify = false}),
+                    found.path, {.key = options.key, .ema = options.ema, .whole = false, .verify = verify}),
                 .as_opened = {}};
   for (const auto& file : member.weights.files()) member.as_opened.push_back(file->stat());
   for (const std::string& warning : member.weights.warnings()) warnings.push_back(found.path + ": " + warning);
