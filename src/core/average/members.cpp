@@ -5,6 +5,7 @@
 #include <functional>
 #include <utility>
 
+#include "core/average/exact_sum.h"
 #include "core/base/quote.h"
 #include "core/format/content.h"
 #include "core/run/names.h"
@@ -210,11 +211,10 @@ void weigh(Members& members, const AverageOptions& options) {
       throw Error(ErrorCode::kMismatch, "",
                   std::to_string(options.weights.size()) + " weights for " + std::to_string(count) + " inputs");
     }
-    double sum = 0;
-    for (const double weight : options.weights) sum += weight;
     const bool finite = std::all_of(options.weights.begin(), options.weights.end(),
                                     [](double weight) { return std::isfinite(weight); });
-    if (!finite || !(sum > 0)) refuse("expected finite weights with a sum above 0");
+    const ExactNumber sum = finite ? exact_sum(options.weights) : ExactNumber();
+    if (sum.size == 0 || sum.negative) refuse("expected finite weights with a sum above 0");
     members.method = "weighted";
     for (size_t i = 0; i < count; ++i) members.list[i].weight = options.weights[i];
   }
