@@ -30,7 +30,7 @@ enum class AverageKeys {
 
 /// What becomes of integers (counters such as num_batches_tracked); never through floating point.
 enum class AverageIntegers {
-  kNewest,  ///< of the input with the highest iteration where inputs have one, else of the last
+  kNewest,  ///< of the input with the highest iteration (the last of such) where inputs have one, else of the last
   kMax,
   kSum,    ///< kInvalid where it does not fit
   kMean,   ///< exact, rounded to nearest even

@@ -54,12 +54,12 @@ class Planner {
   }
 
  private:
-  /// The highest iteration, where all have one; else the last.
+  /// The highest iteration, of two the last one's; where none has one the last.
   uint32_t newest_member() const {
     uint32_t newest = static_cast<uint32_t>(members_.size() - 1);
     for (uint32_t i = 0; i < members_.size(); ++i) {
       const auto& best = members_[newest].iteration;
-      if (members_[i].iteration && (!best || *members_[i].iteration > *best)) newest = i;
+      if (members_[i].iteration && (!best || *members_[i].iteration >= *best)) newest = i;
     }
     return newest;
   }
