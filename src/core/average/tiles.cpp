@@ -50,6 +50,10 @@ Tiles::Tiles(const Members& members, const Plan& plan, std::vector<size_t> order
   for (size_t i = 0; i < plan.items.size(); ++i) {
     if (plan.items[i].tied_to >= 0) further_names_[static_cast<size_t>(plan.items[i].tied_to)].push_back(i);
   }
+  const std::vector<std::string> no_digests(members.list.size());
+  for (size_t i = 0; i < plan.items.size(); ++i) {
+    if (plan.items[i].first().stored.elements == 0) account(i, no_digests);
+  }
   for (const Member& member : members.list) {
     std::vector<const Tensor*> parts;
     for (const Item& item : plan.items) {
