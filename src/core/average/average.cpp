@@ -32,29 +32,24 @@ void judge(const Tiles::Outcome& outcome, const Members& members, const Plan& pl
   }
   if (!details.empty()) refuse(ErrorCode::kMismatch, "the inputs do not agree", std::move(details));
 
+  std::vector<std::string> allowed, refused;
+  std::vector<std::string>& of_nonfinite = options.allow_nonfinite ? allowed : refused;
   for (const auto& [place, count] : outcome.nonfinite) {
-    details.push_back(members.list[place.first].path + ": " + quote(plan.items[place.second].name) + ": " +
-                      std::to_string(count) + (count == 1 ? " number is" : " numbers are") + " NaN or infinite");
+    of_nonfinite.push_back(members.list[place.first].path + ": " + quote(plan.items[place.second].name) + ": " +
+                           std::to_string(count) + (count == 1 ? " number is" : " numbers are") + " NaN or infinite");
   }
-  const bool has_nonfinite = !details.empty();
+  const bool all_finite = refused.empty();
   for (const size_t item : outcome.overflows) {
     // Integers that do not fit have no value at all; an infinity is one.
     const bool is_integer = plan.items[item].action != Action::kMean;
-    if (is_integer || !options.allow_nonfinite) {
-      details.push_back(quote(plan.items[item].name) + ": the result is beyond what " +
-                        std::string(name(plan.items[item].to)) + " can hold");
-      if (is_integer) refuse(ErrorCode::kInvalid, "cannot be averaged", {details.back()});
-    } else {
-      warnings.push_back(quote(plan.items[item].name) + ": beyond what " + std::string(name(plan.items[item].to)) +
-                         " can hold in places");
-    }
+    (is_integer ? refused : of_nonfinite)
+        .push_back(quote(plan.items[item].name) + ": the result is beyond what " +
+                   std::string(name(plan.items[item].to)) + " can hold");
   }
-  if (details.empty()) return;
-  if (!options.allow_nonfinite) {
-    refuse(ErrorCode::kInvalid, has_nonfinite ? "not all numbers are finite" : "cannot be averaged",
-           std::move(details));
+  if (!refused.empty()) {
+    refuse(ErrorCode::kInvalid, all_finite ? "cannot be averaged" : "not all numbers are finite", std::move(refused));
   }
-  for (std::string& one : details) warnings.push_back(std::move(one));
+  for (std::string& one : allowed) warnings.push_back(std::move(one));
 }
 
 /// What the result was made of, as JSON.
@@ -133,10 +128,10 @@ class Writing {
         report_(report),
         tiles_(members, plan, expected_order(plan, format), options.threads ? options.threads : default_threads()) {}
 
-  void write(const std::string& out, Format format) {
+  void write(const std::string& out, Format format, std::optional<uint64_t> iteration) {
     std::vector<TensorToWrite> tensors = tensors_of(plan_, tiles_);
     if (format == Format::kCheckpoint) {
-      report_.output = write_checkpoint(out, std::move(tensors));
+      report_.output = write_checkpoint(out, std::move(tensors), iteration.value());
       return;
     }
     const std::vector<std::string> no_hashes(members_.list.size(), std::string(32, '0'));
@@ -148,11 +143,8 @@ class Writing {
   }
 
  private:
-  std::string write_checkpoint(const std::string& run, std::vector<TensorToWrite> tensors) {
-    std::optional<uint64_t> iteration;
-    for (const Member& member : members_.list) iteration = std::max(iteration, member.iteration);
-    if (!iteration) throw Error(ErrorCode::kInvalid, run, "no input has an iteration that the checkpoint could have");
-    run::CheckpointHead head{.iteration = *iteration};
+  std::string write_checkpoint(const std::string& run, std::vector<TensorToWrite> tensors, uint64_t iteration) {
+    run::CheckpointHead head{.iteration = iteration};
     head.complete = [this](nlohmann::json& metadata) { metadata[kAverageProvenance] = finish(); };
     run::Committed committed = weights::commit_weights(run, std::move(tensors), plan_.module_metadata, head);
     report_.warnings.insert(report_.warnings.end(), committed.warnings.begin(), committed.warnings.end());
@@ -181,7 +173,12 @@ class Writing {
 }  // namespace
 
 Format output_format(const std::string& out, const AverageOptions& options) {
-  if (options.format) return *options.format;
+  if (options.format) {
+    for (const Format format : {Format::kSafetensors, Format::kTorch, Format::kArchive, Format::kCheckpoint}) {
+      if (*options.format == format) return format;
+    }
+    throw Error(ErrorCode::kInvalid, out, "cannot be written as " + std::string(to_string(*options.format)));
+  }
   for (const char* ending : {".pt", ".pth", ".bin"}) {
     if (out.ends_with(ending)) return Format::kTorch;
   }
@@ -204,8 +201,16 @@ AverageReport average(const std::vector<std::string>& inputs, const std::string&
   for (const Item& item : plan.items) {
     if (item.tied_to < 0) report.bytes += item.first().stored.elements * width(item.to);
   }
-  if (options.dry_run) return report;
-  Writing(members, plan, options, format, report).write(out, format);
+  std::optional<uint64_t> iteration;
+  for (const Member& member : members.list) iteration = std::max(iteration, member.iteration);
+  if (format == Format::kCheckpoint && !iteration) {
+    throw Error(ErrorCode::kInvalid, out, "no input has an iteration that the checkpoint could have");
+  }
+  if (options.dry_run) {
+    const Combiner refuses_what_has_no_mean(members, plan);
+    return report;
+  }
+  Writing(members, plan, options, format, report).write(out, format, iteration);
   return report;
 }
 
