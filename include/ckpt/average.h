@@ -10,6 +10,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <map>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -66,6 +67,8 @@ struct AverageOptions {
   /// kSafetensors, kTorch, kArchive, or kCheckpoint: `out` is a run then. Not set: told from the name of `out`
   /// (.safetensors; .pt, .pth, .bin: torch).
   std::optional<Format> format = std::nullopt;
+  /// Safetensors alone: entries for `__metadata__`, beside the provenance.
+  std::map<std::string, std::string> metadata = {};
   /// NaN and infinities in an input are Error(kInvalid), which lists file and name of each, unless allowed.
   bool allow_nonfinite = false;
   /// Select, compare and decide without reading or writing a tensor; hashes in the report are empty then.

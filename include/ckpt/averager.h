@@ -19,6 +19,8 @@
 // follow. Names or shapes that changed since the Averager was made are Error(kMismatch), with all of them in details();
 // make a new one for such a model.
 //
+// Averages of files of weights need no training: Averager::average({"a.pt", "b.pt"}, "mean.safetensors").
+//
 // Thread rule: one thread at a time, the training loop's; no training step meanwhile.
 #pragma once
 
@@ -26,7 +28,10 @@
 #include <functional>
 #include <memory>
 #include <optional>
+#include <string>
+#include <vector>
 
+#include "ckpt/average.h"
 #include "ckpt/model_state.h"
 
 namespace ckpt {
@@ -59,6 +64,12 @@ class Averager {
   ~Averager();
   Averager(const Averager&) = delete;
   Averager& operator=(const Averager&) = delete;
+
+  /// Averages files of weights, checkpoints or runs into the file `out`, exactly: average.h says how. All problems of one
+  /// kind are in details(): kNotFound, kCorrupt, kMismatch (names, shapes, dtypes), kUnsupported (sparse, quantized),
+  /// kInvalid (NaN and infinities; weights), kIo. An existing `out` is as it was then. Any thread.
+  static AverageReport average(const std::vector<std::string>& inputs, const std::string& out,
+                               const AverageOptions& options = {});
 
   /// Call it after each training step. Returns whether the weights were taken in. Throws kInvalid while the averages
   /// are swapped in and for a schedule's decay that is not from 0 to 1, kMismatch as said above; nothing changed then.

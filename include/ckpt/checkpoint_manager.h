@@ -38,6 +38,12 @@ struct ManagerOptions {
   /// Also write `weights.safetensors`: the tensors of all registered modules; names are those of the module where there
   /// is one, else `<part>.<name>`.
   bool weights_copy = false;
+  /// Keeps the mean of the K best checkpoints by keep.metric up to date, from the first one on:
+  /// `averaged/weights.safetensors` of the models, `averaged/ema.safetensors` of the parts "ema" where the state has
+  /// one (average.h says how; an element is rounded once). The best of all there are, as keep.best counts them; where
+  /// other rules of `keep` are set, these K are kept, too. Written after the checkpoint is durable and only when they
+  /// are others than before; one that cannot be written is a warning of the save and stays as it was.
+  std::optional<uint64_t> average_best = std::nullopt;
   /// Loads read every byte first (sizes, hashes of the manifest, CRCs). Off: sizes and the manifest alone.
   bool verify = true;
   /// Asynchronous saves begun and not finished, each with a staging copy of the state; at least 1. Under
@@ -64,7 +70,7 @@ struct CheckpointInfo {
   uint64_t bytes = 0;                      ///< of its files
   std::vector<SkippedCheckpoint> skipped;  ///< load: newer ones that are damaged, newest first
   std::vector<std::string> deleted;        ///< save: paths that retention removed
-  std::vector<std::string> warnings;       ///< save: links or retention that failed after the checkpoint was durable
+  std::vector<std::string> warnings;       ///< save: links, retention or averages that failed after the commit
   LoadReport report;                       ///< load: what was loaded into what
 };
 

@@ -137,6 +137,16 @@ TEST(Averager, AveragesEveryLayoutAndDtypeAlike) {
   }
 }
 
+TEST(Averager, AveragesLargeTensorsToTheLastElement) {
+  One model(torch::rand({3000001}));
+  Averager ema(*model, {.decay = 0.75});
+  ema.update();
+  const torch::Tensor before = model->weight.detach().clone();
+  model->set(2);
+  ema.update();
+  EXPECT_TRUE(at::allclose(ema.state_dict().front().second, before * 0.75 + 0.5, 1e-6));
+}
+
 TEST(Averager, TakesEveryNthCallFromTheStartOn) {
   One model(torch::zeros({1}));
   Averager swa(*model, {.start = 3, .every = 2});

@@ -139,7 +139,7 @@ class Writing {
                                 .sample = dump_json(provenance(members_, no_hashes, options_)),
                                 .make = [this] { return dump_json(finish()); }};
     report_.output =
-        weights::write_weights(std::move(tensors), out, {.to = format}, {}, plan_.module_metadata, &late)[0];
+        weights::write_weights(std::move(tensors), out, {.to = format}, options_.metadata, plan_.module_metadata, &late)[0];
   }
 
  private:

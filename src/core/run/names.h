@@ -11,6 +11,9 @@ namespace ckpt::run {
 inline constexpr std::string_view kManifestName = "MANIFEST.json";
 inline constexpr std::string_view kStateName = "state.pt";
 inline constexpr std::string_view kWeightsName = "weights.safetensors";
+/// The averages of the best checkpoints: weights.safetensors and ema.safetensors in it.
+inline constexpr std::string_view kAveragedName = "averaged";
+inline constexpr std::string_view kAveragedEmaName = "ema.safetensors";
 inline constexpr std::string_view kLatestName = "latest";
 inline constexpr std::string_view kBestName = "best";
 inline constexpr std::string_view kLockName = ".lock";

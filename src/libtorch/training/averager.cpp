@@ -5,6 +5,7 @@
 
 #include <algorithm>
 
+#include "core/average/average.h"
 #include "core/base/log.h"
 #include "libtorch/bridge/torch_error.h"
 #include "libtorch/model/model_state_impl.h"
@@ -24,6 +25,11 @@ Averager::Averager(torch::nn::Module& module, AveragerOptions options)
                                    [&] { return std::make_shared<Shadows>(module, std::move(options)); })) {}
 
 Averager::~Averager() = default;
+
+AverageReport Averager::average(const std::vector<std::string>& inputs, const std::string& out,
+                                const AverageOptions& options) {
+  return average::average(inputs, out, options);
+}
 
 bool Averager::update() { return shadows_->update(); }
 uint64_t Averager::calls() const { return shadows_->calls; }

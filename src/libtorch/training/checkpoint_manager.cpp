@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "ckpt/training_state.h"
+#include "core/average/best.h"
 #include "core/base/log.h"
 #include "core/base/parallel.h"
 #include "core/format/archive.h"
@@ -21,13 +22,15 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-run::KeepRules keep_rules(const RetentionPolicy& policy, const std::optional<run::Monitor>& monitor) {
+run::KeepRules keep_rules(const ManagerOptions& options, const std::optional<run::Monitor>& monitor) {
+  const RetentionPolicy& policy = options.keep;
   run::KeepRules rules;
   rules.last = policy.last;
   rules.best = policy.best;
   rules.monitor = monitor;
   rules.every = policy.every;
   rules.hours = policy.hours;
+  if (options.average_best && !rules.best && !rules.keeps_all()) rules.best = options.average_best;
   return rules;
 }
 
@@ -40,6 +43,12 @@ void check_options(const std::string& run, const ManagerOptions& options) {
   if (keep.every == 0) refuse("keep.every is 0, expected at least 1");
   if (keep.hours && !(*keep.hours >= 0)) refuse("keep.hours is negative or NaN");
   if (keep.best && keep.metric.empty()) refuse("keep.best needs keep.metric");
+  if (options.average_best == 0) refuse("average_best is 0, expected at least 1");
+  if (options.average_best && keep.metric.empty()) refuse("average_best needs keep.metric");
+  if (options.average_best && keep.best && *keep.best < *options.average_best) {
+    refuse("keep.best is " + std::to_string(*keep.best) + ", expected at least average_best, which is " +
+           std::to_string(*options.average_best));
+  }
   const SaveSchedule& every = options.save_every;
   if (every.iterations == 0) refuse("save_every.iterations is 0, expected at least 1");
   if (every.epochs == 0) refuse("save_every.epochs is 0, expected at least 1");
@@ -129,7 +138,12 @@ struct CheckpointManager::Impl {
 
   run::Committed write(const training::Snapshot& snapshot) {
     auto committed = writer->commit(snapshot.head(), training::files_of(snapshot, options.weights_copy),
-                                    keep_rules(options.keep, monitor), monitor);
+                                    keep_rules(options, monitor), monitor);
+    if (options.average_best) {
+      const auto failed = average::update_average_of_best(
+          writer->directory(), {*options.average_best, *monitor, snapshot.holds_weights("ema")});
+      committed.warnings.insert(committed.warnings.end(), failed.begin(), failed.end());
+    }
     for (const auto& warning : committed.warnings) log(LogLevel::kWarning, warning);
     return committed;
   }

@@ -144,6 +144,10 @@ format::ArchiveToWrite Snapshot::tree(std::vector<format::TensorToWrite>& tensor
   return TreeCopier(tensors).copy(impl_->root, "");
 }
 
+bool Snapshot::holds_weights(const std::string& part) const {
+  return std::any_of(impl_->weights.begin(), impl_->weights.end(), [&](const auto& one) { return one.first == part; });
+}
+
 Weights Snapshot::weights() const {
   Weights weights;
   std::unordered_map<const void*, std::pair<std::string, at::Tensor>> kept;  // by memory: ties share theirs

@@ -46,6 +46,8 @@ class Snapshot {
   /// the writer has finished. Errors of the writer come from its finish(); Error(kInternal) where LibTorch failed.
   void write(io::BlockWriter& writer) const;
   Weights weights() const;
+  /// Whether a module, a list of tensors or an averager is called so.
+  bool holds_weights(const std::string& part) const;
   /// The tree of state.pt; its tensors are appended to `tensors` and refer to the Snapshot's memory, ties kept.
   format::ArchiveToWrite tree(std::vector<format::TensorToWrite>& tensors) const;
 
