@@ -67,3 +67,10 @@ build/release/ckpt list "$runs/killed"
 echo
 echo "\$ ckpt verify $runs/killed"
 build/release/ckpt verify "$runs/killed"
+
+say "6. The mean of the three best, made again by the program"
+average="ckpt average $runs/killed --best 3 -o $runs/best3.safetensors"
+echo "\$ $average"
+build/release/$average
+echo "\$ ckpt diff $runs/best3.safetensors $runs/undisturbed/best3.safetensors"
+build/release/ckpt diff "$runs/best3.safetensors" "$runs/undisturbed/best3.safetensors"

@@ -3,12 +3,16 @@
 //
 //   train_digits --run DIR [--epochs N] [--seed S] [--threads N] [--data FILE]
 //
-// Ends with a line `final <hash>`: a hash of weights, EMA, optimizer state and metrics, the same for a run that was
-// killed and resumed and for one that was not.
+// Ends with what averaging is good for: the last weights, their EMA and the mean of the three best checkpoints beside
+// each other, and a line `final <hash>`: a hash of weights, EMA, optimizer state and metrics, the same for a run that
+// was killed and resumed and for one that was not.
+#include <ckpt/averager.h>
 #include <ckpt/checkpoint_manager.h>
 #include <ckpt/epoch_sampler.h>
 #include <ckpt/error.h>
+#include <ckpt/model_state.h>
 #include <ckpt/training_state.h>
+#include <ckpt/update_bn.h>
 #include <torch/torch.h>
 #include <zlib.h>
 
@@ -84,15 +88,6 @@ struct NetImpl : torch::nn::Module {
 };
 TORCH_MODULE(Net);
 
-/// ema = decay * ema + (1 - decay) * model; buffers (the statistics of BatchNorm) are copied.
-void update_ema(Net& ema, Net& model, double decay) {
-  torch::NoGradGuard no_grad;
-  auto to = ema->parameters(), from = model->parameters();
-  for (size_t i = 0; i < to.size(); ++i) to[i].mul_(decay).add_(from[i], 1 - decay);
-  auto to_buffers = ema->buffers(), from_buffers = model->buffers();
-  for (size_t i = 0; i < to_buffers.size(); ++i) to_buffers[i].copy_(from_buffers[i]);
-}
-
 double accuracy(Net& net, const Digits& data) {
   torch::NoGradGuard no_grad;
   net->eval();
@@ -118,11 +113,11 @@ class Hash {
   uint64_t value_ = 14695981039346656037u;
 };
 
-uint64_t hash_of(Net& model, Net& ema, torch::optim::AdamW& optimizer, const std::map<std::string, double>& metrics) {
+uint64_t hash_of(Net& model, const ckpt::Averager& ema, torch::optim::AdamW& optimizer,
+                 const std::map<std::string, double>& metrics) {
   Hash hash;
-  for (Net* net : {&model, &ema}) {
-    for (const auto& parameter : (*net)->parameters()) hash.add(parameter);
-    for (const auto& buffer : (*net)->buffers()) hash.add(buffer);
+  for (const ckpt::StateDict& tensors : {ckpt::state_dict(*model), ema.state_dict()}) {
+    for (const auto& [name, tensor] : tensors) hash.add(tensor);
   }
   auto& group = optimizer.param_groups()[0];
   const double lr = group.options().get_lr();
@@ -146,23 +141,43 @@ uint64_t hash_of(Net& model, Net& ema, torch::optim::AdamW& optimizer, const std
   return hash.value();
 }
 
+/// Prints the accuracies of the last weights, their EMA, and the mean of the three best checkpoints of the run, with the
+/// statistics of BatchNorm averaged and re-estimated.
+void compare_averages(const std::string& run, Net& model, ckpt::Averager& ema, const Digits& training,
+                      const Digits& validation) {
+  const std::string file = run + "/best3.safetensors";
+  const ckpt::AverageReport report =
+      ckpt::Averager::average({run}, file, {.select = {.best = 3, .metric = "accuracy", .mode = ckpt::Mode::kMax}});
+  Net mean;
+  ckpt::ModelState::open(file).load_into(*mean);
+  const auto print = [](const char* what, double value) { std::printf("  %-50s %.2f %%\n", what, 100 * value); };
+  std::printf("validation accuracy\n");
+  print("last weights", accuracy(model, validation));
+  {
+    const auto swapped = ema.swap_in();
+    print("their EMA", accuracy(model, validation));
+  }
+  print(("mean of the " + std::to_string(report.inputs.size()) + " best checkpoints").c_str(),
+        accuracy(mean, validation));
+  auto loader = torch::data::make_data_loader<torch::data::samplers::SequentialSampler>(
+      Digits(training).map(torch::data::transforms::Stack<>()), /*batch_size=*/32);
+  ckpt::update_bn(*mean, *loader, [&](auto& batch) { mean->forward(batch.data); }, {.pooled = true});
+  print("the same, BatchNorm's statistics re-estimated", accuracy(mean, validation));
+}
+
 int train(const Options& options) {
   torch::set_num_threads(options.threads);
   torch::manual_seed(options.seed);
 
   const Digits training(options.data, false), validation(options.data, true);
-  Net model, ema;
-  {
-    torch::NoGradGuard no_grad;
-    auto to = ema->parameters(), from = model->parameters();
-    for (size_t i = 0; i < to.size(); ++i) to[i].copy_(from[i]);
-  }
+  Net model;
+  ckpt::Averager ema(*model, {.decay = 0.99});
   torch::optim::AdamW optimizer(model->parameters(), torch::optim::AdamWOptions(2e-3).weight_decay(1e-2));
   torch::optim::StepLR schedule(optimizer, /*step_size=*/5, /*gamma=*/0.5);
   ckpt::EpochSampler sampler(training.size().value(), options.seed);
 
   ckpt::TrainingState state;
-  state.add_module("model", *model).add_module("ema", *ema);
+  state.add_module("model", *model).add_averager("ema", ema);
   state.add_optimizer("optimizer", optimizer).add_scheduler("schedule", schedule).add_sampler("data", sampler);
 
   ckpt::CheckpointManager checkpoints(options.run, {
@@ -185,7 +200,7 @@ int train(const Options& options) {
       optimizer.zero_grad();
       torch::nn::functional::cross_entropy(model->forward(batch.data), batch.target).backward();
       optimizer.step();
-      update_ema(ema, model, 0.99);
+      ema.update();
       sampler.consumed(1);
       ++state.iteration;
       checkpoints.save_if_due(state);  // asynchronous: the loop waits for one copy
@@ -197,8 +212,11 @@ int train(const Options& options) {
     }
     schedule.step();
     ++state.epoch;
-    state.set_metric("accuracy", accuracy(ema, validation));
     state.set_metric("accuracy_raw", accuracy(model, validation));
+    {
+      const auto swapped = ema.swap_in();
+      state.set_metric("accuracy", accuracy(model, validation));
+    }
     checkpoints.save_async(state);
     std::printf("epoch %3d/%d  validation accuracy %.2f %% (EMA), %.2f %% (model)\n", static_cast<int>(state.epoch),
                 static_cast<int>(options.epochs), 100 * state.metrics().at("accuracy"),
@@ -206,6 +224,7 @@ int train(const Options& options) {
     std::fflush(stdout);
   }
   checkpoints.wait();
+  compare_averages(options.run, model, ema, training, validation);
   std::printf("final %016llx\n",
               static_cast<unsigned long long>(hash_of(model, ema, optimizer, state.metrics())));
   return 0;
