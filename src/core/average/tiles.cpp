@@ -62,7 +62,7 @@ Tiles::Tiles(const Members& members, const Plan& plan, std::vector<size_t> order
     }
     member.weights.verify(parts, threads_);
   }
-  slots_.resize(2 * threads_ + 2);
+  slots_.resize(8 * threads_);
 }
 
 Tiles::~Tiles() { stop(); }
@@ -124,12 +124,7 @@ void Tiles::produce(size_t item, const format::ByteSink& sink) {
     seen.overflow |= slot.seen.overflow;
     seen.disagrees |= slot.seen.disagrees;
     sink(slot.bytes);
-    {
-      const std::lock_guard lock(mutex_);
-      slot.state = Slot::State::kFree;
-      ++consumed_;
-    }
-    to_workers_.notify_one();
+    release(slot);
   }
   for (const size_t m : present) {
     const Member& member = members_.list[m];
@@ -165,10 +160,24 @@ Tiles::Outcome Tiles::outcome() const {
   return outcome;
 }
 
+/// Threads are woken when there is something to do for a while: waking them for each tile takes as long as a tile.
+void Tiles::release(Slot& slot) {
+  const std::lock_guard lock(mutex_);
+  slot.state = Slot::State::kFree;
+  ++consumed_;
+  if (taken_ - consumed_ <= slots_.size() / 2) to_workers_.notify_all();
+}
+
 Tiles::Slot& Tiles::wait_for(uint64_t sequence) {
   Slot& slot = slots_[sequence % slots_.size()];
   std::unique_lock lock(mutex_);
-  to_caller_.wait(lock, [&] { return slot.state == Slot::State::kReady && slot.sequence == sequence; });
+  const auto is_ready = [&] { return slot.state == Slot::State::kReady && slot.sequence == sequence; };
+  if (!is_ready()) {
+    to_workers_.notify_all();
+    awaited_ = sequence;
+    to_caller_.wait(lock, is_ready);
+    awaited_ = kNothing;
+  }
   if (slot.error) std::rethrow_exception(slot.error);
   return slot;
 }
@@ -222,11 +231,9 @@ void Tiles::work() {
     } catch (...) {
       slots_[slot].error = std::current_exception();
     }
-    {
-      const std::lock_guard lock(mutex_);
-      slots_[slot].state = Slot::State::kReady;
-    }
-    to_caller_.notify_one();
+    const std::lock_guard lock(mutex_);
+    slots_[slot].state = Slot::State::kReady;
+    if (slots_[slot].sequence == awaited_) to_caller_.notify_one();
   }
 }
 

@@ -83,6 +83,7 @@ class Tiles {
   void read(size_t member, const weights::Tensor& tensor, const format::StoredTensor& tile, std::span<std::byte> into,
             OfMember& seen) const;
   Slot& wait_for(uint64_t sequence);
+  void release(Slot& slot);
   void account(size_t item, const std::vector<std::string>& digests);
   uint64_t tiles_at(size_t position) const;
 
@@ -107,6 +108,8 @@ class Tiles {
   Place next_;
   uint64_t taken_ = 0;     // sequence of the next tile to be taken by a thread
   uint64_t consumed_ = 0;  // and of the next one that the caller wants
+  static constexpr uint64_t kNothing = UINT64_MAX;
+  uint64_t awaited_ = kNothing;  // what the caller sleeps for
   Place advised_;
   uint64_t advised_ahead_ = 0;  // bytes of one member, of what was advised and not taken
   bool stopping_ = false;
