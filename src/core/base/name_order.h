@@ -11,10 +11,10 @@ namespace ckpt {
 enum class LetterCase { kKept, kFolded };  ///< folded: A to Z count as a to z
 
 /// What order_by_name() takes for each name, at most.
-inline constexpr uint64_t kNameOrderBytes = 20;
+inline constexpr uint64_t kNameOrderBytes = 12;
 
 /// The places 0 to count - 1 in the order of the names there, byte by byte; equal ones in the order of their places.
-/// Names are looked at eight bytes at a time: those of a model begin alike, and lie anywhere in memory.
+/// Names are looked at four bytes at a time: those of a model begin alike, and lie anywhere in memory.
 std::vector<uint32_t> order_by_name(size_t count, const std::function<std::string_view(size_t)>& name,
                                     LetterCase letter_case = LetterCase::kKept);
 

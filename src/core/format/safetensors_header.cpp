@@ -140,6 +140,7 @@ void Handler::finish_tensor() {
     fail("expected " + std::to_string(bytes) + " bytes, found data_offsets " + std::to_string(offsets_[0]) + " to " +
          std::to_string(offsets_[1]));
   }
+  // The last part is for all lists of names and places that are made later, one after another.
   charge((name_.size() > 15 ? name_.size() + 16 : 0) + 2 * (8 * shape_.size() + 16) + kNameOrderBytes);
   if (!dtype) {
     charge(3 * sizeof(OpaqueTensor));  // while the list grows

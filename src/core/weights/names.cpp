@@ -30,14 +30,6 @@ bool can_be_tied(const Tensor& tensor) {
   return tensor.stored.elements != 0 && tensor.stored.layout != format::TensorLayout::kSparse;
 }
 
-/// Where a tensor begins: what most are told apart by, without a look at them.
-struct Begin {
-  uint64_t offset;
-  uint32_t file;
-  uint32_t tensor;
-  bool same_place(const Begin& other) const { return offset == other.offset && file == other.file; }
-};
-
 }  // namespace
 
 void strip_wrappers(Contents& contents) {
@@ -61,18 +53,17 @@ std::vector<uint32_t> index_names(const Contents& contents) {
 }
 
 void find_ties(std::vector<Tensor>& tensors) {
-  std::vector<Begin> order;
+  std::vector<uint32_t> order;
   order.reserve(tensors.size());
   for (uint32_t i = 0; i < tensors.size(); ++i) {
-    if (can_be_tied(tensors[i])) order.push_back({tensors[i].stored.file_offset, tensors[i].file, i});
+    if (can_be_tied(tensors[i])) order.push_back(i);
   }
   const auto key = [&](uint32_t i) {
     const format::StoredTensor& stored = tensors[i].stored;
-    return std::tie(stored.storage_offset, stored.dtype, stored.layout, stored.shape);
+    return std::tie(tensors[i].file, stored.file_offset, stored.storage_offset, stored.dtype, stored.layout,
+                    stored.shape);
   };
-  const auto before = [&](const Begin& x, const Begin& y) {
-    if (!x.same_place(y)) return std::tie(x.file, x.offset) < std::tie(y.file, y.offset);
-    const uint32_t a = x.tensor, b = y.tensor;
+  const auto before = [&](uint32_t a, uint32_t b) {
     if (key(a) != key(b)) return key(a) < key(b);
     std::vector<int64_t> strides_a, strides_b;
     for_each_long_dimension(tensors[a].stored, [&](int64_t stride) { strides_a.push_back(stride); });
@@ -82,9 +73,8 @@ void find_ties(std::vector<Tensor>& tensors) {
   if (!std::is_sorted(order.begin(), order.end(), before)) std::sort(order.begin(), order.end(), before);
   size_t first = 0;
   for (size_t i = 1; i < order.size(); ++i) {
-    const uint32_t known = order[first].tensor, one = order[i].tensor;
-    const bool same = order[first].same_place(order[i]) && key(known) == key(one) &&
-                      same_strides(tensors[known].stored, tensors[one].stored);
+    const uint32_t known = order[first], one = order[i];
+    const bool same = key(known) == key(one) && same_strides(tensors[known].stored, tensors[one].stored);
     if (same) {
       tensors[one].tied_to = static_cast<int32_t>(known);
     } else {

@@ -35,7 +35,6 @@ class Places {
 /// The names that safetensors' save_model dropped: `__metadata__` says which tensor each one was.
 void restore_ties(Contents& contents, Budget& budget) {
   std::vector<Tensor>& tensors = contents.tensors;
-  budget.charge(tensors.size() * kNameOrderBytes);  // of all that is sorted from here on
   if (contents.metadata.empty()) return;
   const Places places(tensors);
   std::vector<std::pair<std::string, size_t>> dropped;  // name, place of the tensor
