@@ -16,6 +16,9 @@ inline constexpr size_t kKernelBlock = 256;
 inline constexpr size_t kKernelLeast = 16;
 
 enum class KernelSource : uint8_t { kFloat64, kFloat32, kFloat16, kBFloat16 };
+/// kOddFloat64: what is not exact becomes the one of the two neighbours that is odd, so that what rounds it to fewer
+/// digits then sees on which side of a tie it was.
+enum class KernelTarget : uint8_t { kFloat64, kFloat32, kFloat16, kBFloat16, kOddFloat64 };
 
 struct KernelTask {
   const std::byte* const* inputs = nullptr;
@@ -35,21 +38,16 @@ struct KernelTask {
   uint32_t spread_of_one = 0, spread_of_pair = 0;
   double limit = 0;  ///< results are below it, or left undecided
 
-  /// Round to float64; else to float64, but where that is not exact to the one of the two neighbours that is odd: what
-  /// rounds it to fewer digits then sees on which side of a tie it was.
-  bool nearest = true;
-  double* to = nullptr;
+  KernelTarget target = KernelTarget::kFloat64;
+  size_t target_width = 8;
+  std::byte* to = nullptr;
   /// A bit for each number, 1: not decided, and `to` is of no use there.
   uint64_t* undecided = nullptr;
 };
 
 struct KernelFunctions {
   void (*mean)(const KernelTask& task);
-  /// Round what mean() left to a narrower target. to_float16 is nullptr where this vector unit does not know float16,
-  /// as a source neither.
-  void (*to_float32)(const double* from, size_t count, std::byte* to);
-  void (*to_bfloat16)(const double* from, size_t count, std::byte* to);
-  void (*to_float16)(const double* from, size_t count, std::byte* to);
+  bool has_float16;  ///< false: neither as source nor as target
 };
 
 /// nullptr: not compiled for this architecture.

@@ -7,48 +7,13 @@
 #pragma once
 
 #include "core/average/kernel.h"
-#include "core/average/kernel_vector.h"
+#include "core/average/kernel_sums.h"
 
 namespace ckpt::average {
 namespace {
 
 constexpr int64_t kExponentBits = 0x7FF0000000000000;
 constexpr double kLeastSum = 0x1p-500, kGreatestSum = 0x1p1000;  // between them no product can lose anything
-constexpr double kLeastNumber = 0x1p-600;
-
-// Where kChunk numbers come from.
-struct FromFloat64 {
-  static constexpr size_t kWidth = 8;
-  static TwoDoubles doubles(const std::byte* from) { return {load<Doubles>(from), load<Doubles>(from + kBytes)}; }
-};
-
-struct FromFloat32 {
-  static constexpr size_t kWidth = 4;
-  static Floats floats(const std::byte* from) { return load<Floats>(from); }
-  static TwoDoubles doubles(const std::byte* from) { return widen(floats(from)); }
-};
-
-struct FromBFloat16 {
-  static constexpr size_t kWidth = 2;
-  static Floats floats(const std::byte* from) {
-    return bits_as<Floats>(__builtin_convertvector(load<Shorts>(from), UInts) << 16);
-  }
-  static TwoDoubles doubles(const std::byte* from) { return widen(floats(from)); }
-};
-
-#if defined(__F16C__)
-struct FromFloat16 {
-  static constexpr size_t kWidth = 2;
-  static Floats floats(const std::byte* from) {
-#if defined(__AVX512F__)
-    return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i_u*>(from)));
-#else
-    return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i_u*>(from)));
-#endif
-  }
-  static TwoDoubles doubles(const std::byte* from) { return widen(floats(from)); }
-};
-#endif
 
 /// The odd neighbour of what `value` stands for, unless it is that: it is off by less than its last place, on the side
 /// that the sign of the remainder tells.
@@ -64,64 +29,46 @@ inline Floats to_odd(Floats value, Floats remainder) {
   return bits_as<Floats>((bits + (too_large & inexact)) | (inexact & 1));
 }
 
-/// A sum as high + low, off by no more than `lost`; that is not looked at where kExact promises that nothing is.
-template <bool kWeighted, bool kExact, bool kAnySize>
-struct PairSum {
-  Doubles high = {}, low = {}, lost = {};
-  Longs unsafe = {};
+/// 1 or -1 with the sign of `value`, 0 for 0.
+inline Doubles side_of(Doubles value) {
+  const Longs one = bits_as<Longs>(all(1)) & bits_as<Longs>(value != 0.0);
+  return bits_as<Doubles>((bits_as<Longs>(value) & INT64_MIN) | one);
+}
 
-  void begin(Doubles number, double weight) { multiply(number, weight, high, low); }
+/// The same, for remainders that a float may be too small or too large to hold.
+inline Floats to_odd(Floats value, TwoDoubles remainder) {
+  return to_odd(value, narrow({side_of(remainder.left), side_of(remainder.right)}));
+}
 
-  void add(Doubles number, double weight) {
-    Doubles term, error, from_high;
-    multiply(number, weight, term, error);
-    two_sum(high, term, high, from_high);
-    add_low(from_high);
-    if constexpr (kWeighted) add_low(error);
-  }
+inline Floats odd_floats(TwoDoubles doubles) {
+  const Floats nearest = narrow(doubles);
+  const TwoDoubles back = widen(nearest);
+  return to_odd(nearest, {doubles.left - back.left, doubles.right - back.right});
+}
 
- private:
-  void multiply(Doubles number, double weight, Doubles& term, Doubles& error) {
-    if constexpr (kWeighted) {
-      two_product(number, all(weight), term, error);
-      if constexpr (kAnySize) {
-        unsafe |= bits_as<Longs>(magnitude(number) < kLeastNumber) & bits_as<Longs>(number != 0.0);
-      }
-    } else {
-      term = number;
-      error = Doubles{};
-    }
-  }
+inline void store_bfloat16(Floats odd, std::byte* to) {
+  const auto bits = bits_as<UInts>(odd);
+  const UInts rounded = (bits + 0x7FFF + (bits >> 16 & 1)) >> 16;
+#if defined(__AVX512F__)
+  _mm256_storeu_si256(reinterpret_cast<__m256i_u*>(to), _mm512_cvtepi32_epi16(reinterpret_cast<__m512i>(rounded)));
+#elif defined(__AVX2__)
+  const auto all_bits = reinterpret_cast<__m256i>(rounded);
+  _mm_storeu_si128(reinterpret_cast<__m128i_u*>(to),
+                   _mm_packus_epi32(_mm256_castsi256_si128(all_bits), _mm256_extracti128_si256(all_bits, 1)));
+#else
+  store(__builtin_convertvector(rounded, Shorts), to);
+#endif
+}
 
-  void add_low(Doubles error) {
-    if constexpr (kExact) {
-      low += error;
-    } else {
-      Doubles from_low;
-      two_sum(low, error, low, from_low);
-      lost += magnitude(from_low);
-    }
-  }
-};
-
-/// How far the exponents of numbers are apart, lane by lane.
-class Spread {
- public:
-  void add(Floats numbers) {
-    const UInts twice = bits_as<UInts>(numbers) << 1;
-    greatest_ = twice > greatest_ ? twice : greatest_;
-    least_ = twice - 1 < least_ ? twice - 1 : least_;
-  }
-
-  /// By no more than this in any lane, and no infinity or NaN.
-  bool is_within(uint32_t exponents) const {
-    const Ints close = bits_as<Ints>(greatest_ - (least_ + 1) < exponents << 24);
-    return is_all(close & bits_as<Ints>(greatest_ < UINT32_C(0xFF000000)));
-  }
-
- private:
-  UInts greatest_ = {}, least_ = ~UInts{};  // twice the bits, without the sign; less 1, so that 0 is the greatest
-};
+#if defined(__F16C__)
+inline void store_float16(Floats odd, std::byte* to) {
+#if defined(__AVX512F__)
+  _mm256_storeu_si256(reinterpret_cast<__m256i_u*>(to), _mm512_cvtps_ph(odd, _MM_FROUND_TO_NEAREST_INT));
+#else
+  _mm_storeu_si128(reinterpret_cast<__m128i_u*>(to), _mm256_cvtps_ph(odd, _MM_FROUND_TO_NEAREST_INT));
+#endif
+}
+#endif
 
 template <class From, bool kWeighted>
 class Loop {
@@ -134,6 +81,12 @@ class Loop {
   }
 
  private:
+  using ExactPair = PairSum<true, true, false>;
+
+  struct Pair {
+    Doubles high, low;
+  };
+
   struct Quotient {
     Doubles value;
     Longs decided;
@@ -141,20 +94,63 @@ class Loop {
 
   void chunk(size_t k) const {
     const size_t offset = (task_.first + k) * From::kWidth;
-    Quotient left, right;
-    if (!by_one_double(offset, left, right) && !by_exact_pairs(offset, left, right)) by_pairs(offset, left, right);
-    finish(left);
-    finish(right);
-    store(left.value, task_.to + k);
-    store(right.value, task_.to + k + kLanes);
+    if constexpr (From::kWidth != 8) {
+      TwoDoubles sum;
+      if (sum_in_one_double(offset, sum)) {
+        if (of_16_bits()) return put(k, odd_quotients(sum));
+        return put(k, divide(sum.left), divide(sum.right));
+      }
+    }
+    if constexpr (From::kWidth != 8 && kWeighted) {
+      ExactPair left, right;
+      if (sum_in_exact_pairs(offset, left, right)) {
+        if (put_if_easy(k, left, right)) return;
+        return put(k, divide(left), divide(right));
+      }
+    }
+    PairSum<kWeighted, false, From::kWidth == 8> left, right;
+    add_all(offset, left, right, nullptr);
+    put(k, divide(left), divide(right));
+  }
+
+  bool of_16_bits() const { return task_.target == KernelTarget::kFloat16 || task_.target == KernelTarget::kBFloat16; }
+
+  void put(size_t k, Quotient left, Quotient right) const {
+    left.decided &= is_allowed(left.value);
+    right.decided &= is_allowed(right.value);
+    std::byte* to = task_.to + k * task_.target_width;
+    if (of_16_bits()) {
+      store_16_bits(odd_floats({left.value, right.value}), to);
+    } else if (task_.target == KernelTarget::kFloat32) {
+      store(narrow({left.value, right.value}), to);
+    } else {
+      store(left.value, to);
+      store(right.value, to + kBytes);
+    }
     const uint32_t undecided = lanes_of(~left.decided) | lanes_of(~right.decided) << kLanes;
     if (undecided != 0) leave(k, undecided);
   }
 
-  void finish(Quotient& quotient) const {
-    const Doubles size = magnitude(quotient.value);
-    quotient.decided &= bits_as<Longs>(size < task_.limit);
-    if (!task_.positive) quotient.decided &= bits_as<Longs>(size > 0.0);  // the sign of 0 may be another one
+  void put(size_t k, Floats odd) const {
+    store_16_bits(odd, task_.to + k * task_.target_width);
+    const Floats size = bits_as<Floats>(bits_as<Ints>(odd) & INT32_MAX);
+    Ints decided = bits_as<Ints>(size < static_cast<float>(task_.limit));
+    if (!task_.positive) decided &= bits_as<Ints>(size > 0.0f);
+    if (!is_all(decided)) leave(k, lanes_of(~decided));
+  }
+
+  /// In the range of the target, and with a known sign.
+  Longs is_allowed(Doubles value) const {
+    const Doubles size = magnitude(value);
+    const Longs in_range = bits_as<Longs>(size < task_.limit);
+    return task_.positive ? in_range : in_range & bits_as<Longs>(size > 0.0);
+  }
+
+  void store_16_bits(Floats odd, std::byte* to) const {
+#if defined(__F16C__)
+    if (task_.target == KernelTarget::kFloat16) return store_float16(odd, to);
+#endif
+    store_bfloat16(odd, to);
   }
 
   [[gnu::noinline]] void leave(size_t k, uint32_t undecided) const {
@@ -165,37 +161,36 @@ class Loop {
 
   double weight(size_t i) const { return kWeighted ? task_.weights[i] : 1; }
 
-  bool by_one_double(size_t offset, Quotient& left, Quotient& right) const {
-    if constexpr (From::kWidth == 8) {
-      return false;
-    } else {
-      if (task_.spread_of_one == 0) return false;
-      Spread spread;
-      TwoDoubles sum = {};
-      for (size_t i = 0; i < task_.input_count; ++i) {
-        const Floats numbers = From::floats(task_.inputs[i] + offset);
-        spread.add(numbers);
-        TwoDoubles term = widen(numbers);
-        if constexpr (kWeighted) {
-          term.left *= weight(i);
-          term.right *= weight(i);
-        }
-        sum.left = i == 0 ? term.left : sum.left + term.left;
-        sum.right = i == 0 ? term.right : sum.right + term.right;
+  bool sum_in_one_double(size_t offset, TwoDoubles& sum) const {
+    if (task_.spread_of_one == 0) return false;
+    Spread spread;
+    sum = TwoDoubles{};
+    for (size_t i = 0; i < task_.input_count; ++i) {
+      const Floats numbers = From::floats(task_.inputs[i] + offset);
+      spread.add(numbers);
+      TwoDoubles term = widen(numbers);
+      if constexpr (kWeighted) {
+        term.left *= weight(i);
+        term.right *= weight(i);
       }
-      if (!spread.is_within(task_.spread_of_one)) return false;
-      left = divide(sum.left);
-      right = divide(sum.right);
-      return true;
+      sum.left = i == 0 ? term.left : sum.left + term.left;
+      sum.right = i == 0 ? term.right : sum.right + term.right;
     }
+    return spread.is_within(task_.spread_of_one);
   }
 
   /// An exact sum by an exact divisor.
   Quotient divide(Doubles sum) const {
-    if (task_.nearest) return {sum / task_.sum, ~Longs{}};
+    if (task_.target == KernelTarget::kFloat64) return {sum / task_.sum, ~Longs{}};
     const Doubles first = sum * task_.inverse;  // at most two places off, and so hardly off after the next step
     const Doubles value = first + remainder_of(sum, first) * task_.inverse;
     return {choose(bits_as<Longs>(sum == 0.0), sum, to_odd(value, remainder_of(sum, value))), ~Longs{}};
+  }
+
+  Floats odd_quotients(TwoDoubles sum) const {
+    const Floats value = narrow({sum.left * task_.inverse, sum.right * task_.inverse});
+    const TwoDoubles back = widen(value);
+    return to_odd(value, {remainder_of(sum.left, back.left), remainder_of(sum.right, back.right)});
   }
 
   /// With the right sign, and 0 where it is 0.
@@ -205,27 +200,63 @@ class Loop {
     return (sum - product) - error;
   }
 
-  bool by_exact_pairs(size_t offset, Quotient& left, Quotient& right) const {
-    if constexpr (From::kWidth == 8 || !kWeighted) {
-      return false;
-    } else {
-      if (task_.spread_of_pair == 0) return false;
-      Spread spread;
-      spread.add(From::floats(task_.inputs[0] + offset));
-      PairSum<true, true, false> left_sum, right_sum;
-      add_all(offset, left_sum, right_sum, &spread);
-      if (!spread.is_within(task_.spread_of_pair)) return false;
-      left = divide(left_sum);
-      right = divide(right_sum);
-      return true;
-    }
+  bool sum_in_exact_pairs(size_t offset, ExactPair& left, ExactPair& right) const {
+    if (task_.spread_of_pair == 0) return false;
+    Spread spread;
+    spread.add(From::floats(task_.inputs[0] + offset));
+    add_all(offset, left, right, &spread);
+    return spread.is_within(task_.spread_of_pair);
   }
 
-  void by_pairs(size_t offset, Quotient& left, Quotient& right) const {
-    PairSum<kWeighted, false, From::kWidth == 8> left_sum, right_sum;
-    add_all(offset, left_sum, right_sum, nullptr);
-    left = divide(left_sum);
-    right = divide(right_sum);
+  /// Without a full division, where the quotient is not near a tie or a special case in any lane.
+  bool put_if_easy(size_t k, const ExactPair& left_sum, const ExactPair& right_sum) const {
+    if (task_.target == KernelTarget::kFloat64 || task_.target == KernelTarget::kOddFloat64) return false;
+    Longs decided = has_greater_high(left_sum) & has_greater_high(right_sum);
+    const Pair left = normal(left_sum), right = normal(right_sum);
+    const TwoDoubles value = {left.high * task_.inverse, right.high * task_.inverse};
+    if (task_.target == KernelTarget::kFloat32) {
+      decided &= is_clear(value.left) & is_clear(value.right);
+      if (!is_all(bits_as<Ints>(decided))) return false;
+      put(k, {value.left, decided}, {value.right, decided});
+      return true;
+    }
+    const Floats near = narrow(value);
+    const TwoDoubles back = widen(near);
+    const TwoDoubles rest = {rough_remainder(left, back.left, decided), rough_remainder(right, back.right, decided)};
+    if (!is_all(bits_as<Ints>(decided))) return false;
+    put(k, to_odd(near, rest));
+    return true;
+  }
+
+  template <class Sum>
+  static Longs has_greater_high(const Sum& sum) {
+    return bits_as<Longs>(magnitude(sum.high) >= magnitude(sum.low));
+  }
+
+  /// high is the rounded sum. Exact where that of the sum was greater before.
+  template <class Sum>
+  static Pair normal(const Sum& sum) {
+    const Doubles high = sum.high + sum.low;
+    return {high, sum.low - (high - sum.high)};
+  }
+
+  /// What is left of a sum by a float next to its quotient; the sign is right where it is decided.
+  Doubles rough_remainder(const Pair& sum, Doubles quotient, Longs& decided) const {
+    Doubles product, error;
+    two_product(quotient, all(task_.sum), product, error);
+    const Doubles product_low = quotient * task_.sum_low;
+    const Doubles remainder = (sum.high - product) + ((sum.low - error) - product_low);
+    const Doubles slack = (magnitude(sum.low) + magnitude(error) + magnitude(product_low)) * 0x1p-50 +
+                          magnitude(quotient) * task_.sum_error;
+    decided &= bits_as<Longs>(magnitude(remainder) > slack) & bits_as<Longs>(magnitude(sum.high) >= kLeastSum);
+    return remainder;
+  }
+
+  /// A quotient that is off by a few last places rounds to the right float: it is normal, and no tie is near.
+  static Longs is_clear(Doubles quotient) {
+    constexpr int64_t kDigits = (int64_t{1} << 29) - 1, kTie = int64_t{1} << 28, kNear = 32;
+    const Longs from_tie = (bits_as<Longs>(quotient) - (kTie - kNear)) & kDigits;
+    return bits_as<Longs>(from_tie > 2 * kNear) & bits_as<Longs>(magnitude(quotient) > 0x1p-125);
   }
 
   template <class Sum>
@@ -246,7 +277,7 @@ class Loop {
 
   template <class Sum>
   Quotient divide(const Sum& sum) const {
-    const Doubles high = sum.high + sum.low, low = sum.low - (high - sum.high);  // exact where |low| <= |high|
+    const auto [high, low] = normal(sum);
     const Doubles first = high * task_.inverse;
     Doubles head, tail, slack;
     remains(first, high, low, head, tail, slack);
@@ -270,11 +301,11 @@ class Loop {
     const Doubles size = magnitude(remainder);
     const Longs exact = bits_as<Longs>(slack == 0.0);
     const Longs safe = bits_as<Longs>(magnitude(high) >= kLeastSum) & bits_as<Longs>(magnitude(high) < kGreatestSum) &
-                       bits_as<Longs>(magnitude(sum.high) >= magnitude(sum.low));
+                       has_greater_high(sum);
     const Longs zero =
         bits_as<Longs>(sum.high == 0.0) & bits_as<Longs>(sum.low == 0.0) & bits_as<Longs>(sum.lost == 0.0);
     Quotient quotient;
-    if (task_.nearest) {
+    if (task_.target == KernelTarget::kFloat64) {
       const Longs tie_to_even = exact & bits_as<Longs>(size == half) & bits_as<Longs>((bits & 1) == 0);
       quotient = {value, bits_as<Longs>(size + slack < half) | tie_to_even};
     } else {
@@ -332,51 +363,12 @@ void mean(const KernelTask& task) {
   }
 }
 
-/// Calls act(doubles, k) for chunks that make `count`; the last two may overlap.
-template <class F>
-inline void for_chunks(const double* from, size_t count, F&& act) {
-  for (size_t next = 0; next < count; next += kChunk) {
-    const size_t k = next + kChunk <= count ? next : count - kChunk;
-    act(TwoDoubles{load<Doubles>(from + k), load<Doubles>(from + k + kLanes)}, k);
-  }
-}
-
-inline Floats odd_floats(TwoDoubles doubles) {
-  const Floats nearest = narrow(doubles);
-  const TwoDoubles back = widen(nearest);
-  // What is left has so few bits that a float can lose all of it; so larger.
-  return to_odd(nearest, narrow({(doubles.left - back.left) * 0x1p64, (doubles.right - back.right) * 0x1p64}));
-}
-
-void to_float32(const double* from, size_t count, std::byte* to) {
-  for_chunks(from, count, [&](TwoDoubles doubles, size_t k) { store(narrow(doubles), to + k * sizeof(float)); });
-}
-
-void to_bfloat16(const double* from, size_t count, std::byte* to) {
-  for_chunks(from, count, [&](TwoDoubles doubles, size_t k) {
-    const auto bits = bits_as<UInts>(odd_floats(doubles));
-    const UInts rounded = (bits + 0x7FFF + (bits >> 16 & 1)) >> 16;
-    store(__builtin_convertvector(rounded, Shorts), to + k * sizeof(uint16_t));
-  });
-}
-
 #if defined(__F16C__)
-void to_float16(const double* from, size_t count, std::byte* to) {
-  for_chunks(from, count, [&](TwoDoubles doubles, size_t k) {
-    std::byte* at = to + k * sizeof(uint16_t);
-    const Floats odd = odd_floats(doubles);
-#if defined(__AVX512F__)
-    _mm256_storeu_si256(reinterpret_cast<__m256i_u*>(at), _mm512_cvtps_ph(odd, _MM_FROUND_TO_NEAREST_INT));
+constexpr bool kHasFloat16 = true;
 #else
-    _mm_storeu_si128(reinterpret_cast<__m128i_u*>(at), _mm256_cvtps_ph(odd, _MM_FROUND_TO_NEAREST_INT));
+constexpr bool kHasFloat16 = false;
 #endif
-  });
-}
-#else
-constexpr void (*to_float16)(const double*, size_t, std::byte*) = nullptr;
-#endif
-
-constexpr KernelFunctions kFunctions = {mean, to_float32, to_bfloat16, to_float16};
+constexpr KernelFunctions kFunctions = {mean, kHasFloat16};
 
 }  // namespace
 }  // namespace ckpt::average

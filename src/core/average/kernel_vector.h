@@ -67,7 +67,8 @@ inline TwoDoubles widen(Floats floats) {
   const auto all_floats = reinterpret_cast<__m256>(floats);
   return {_mm256_cvtps_pd(_mm256_castps256_ps128(all_floats)), _mm256_cvtps_pd(_mm256_extractf128_ps(all_floats, 1))};
 #else
-  return {Doubles{floats[0], floats[1]}, Doubles{floats[2], floats[3]}};
+  return {__builtin_convertvector(__builtin_shufflevector(floats, floats, 0, 1), Doubles),
+          __builtin_convertvector(__builtin_shufflevector(floats, floats, 2, 3), Doubles)};
 #endif
 }
 
@@ -77,8 +78,9 @@ inline Floats narrow(TwoDoubles doubles) {
 #elif defined(__AVX2__)
   return _mm256_insertf128_ps(_mm256_castps128_ps256(_mm256_cvtpd_ps(doubles.left)), _mm256_cvtpd_ps(doubles.right), 1);
 #else
-  return Floats{static_cast<float>(doubles.left[0]), static_cast<float>(doubles.left[1]),
-                static_cast<float>(doubles.right[0]), static_cast<float>(doubles.right[1])};
+  using Half = float __attribute__((vector_size(kBytes / 2)));
+  return __builtin_shufflevector(__builtin_convertvector(doubles.left, Half),
+                                 __builtin_convertvector(doubles.right, Half), 0, 1, 2, 3);
 #endif
 }
 
@@ -93,12 +95,22 @@ inline uint32_t lanes_of(Longs condition) {
 #endif
 }
 
+inline uint32_t lanes_of(Ints condition) {
+#if defined(__AVX512F__)
+  return _mm512_movepi32_mask(reinterpret_cast<__m512i>(condition));
+#elif defined(__AVX2__)
+  return static_cast<uint32_t>(_mm256_movemask_ps(reinterpret_cast<__m256>(condition)));
+#else
+  uint32_t lanes = 0;
+  for (size_t i = 0; i < kChunk; ++i) lanes |= condition[i] != 0 ? 1u << i : 0u;
+  return lanes;
+#endif
+}
+
 /// All bits of all lanes are 1.
 inline bool is_all(Ints condition) {
-#if defined(__AVX512F__)
-  return _mm512_movepi32_mask(reinterpret_cast<__m512i>(condition)) == UINT16_MAX;
-#elif defined(__AVX2__)
-  return _mm256_movemask_ps(reinterpret_cast<__m256>(condition)) == UINT8_MAX;
+#if defined(__AVX2__)
+  return lanes_of(condition) == (1u << kChunk) - 1;
 #else
   const auto halves = bits_as<Longs>(condition);
   return (halves[0] & halves[1]) == -1;

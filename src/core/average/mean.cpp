@@ -90,19 +90,22 @@ class Mean::Run {
     const size_t padded = std::max(count, kKernelLeast);
     const bool copied = mean_.widen_ || padded != count;
     if (copied) copy(first, count, padded);
-    std::array<double, kKernelBlock> block;
+    const bool odd = mean_.task_.target == KernelTarget::kOddFloat64;
+    std::array<double, kKernelBlock> block;  // where the kernel must not write to `to`
     std::array<uint64_t, kKernelBlock / 64> undecided = {};
     KernelTask task = mean_.task_;
     task.inputs = pointers_.data();
     task.first = copied ? 0 : first;
     task.count = padded;
-    task.to = block.data();
+    task.to = odd || padded != count ? std::as_writable_bytes(std::span(block)).data() : to;
     task.undecided = undecided.data();
     task.weights = mean_.kernel_weights_.empty() ? nullptr : mean_.kernel_weights_.data();
     mean_.functions_->mean(task);
-    std::array<std::byte, kKernelLeast * sizeof(double)> few;
-    narrow(block.data(), padded, padded != count ? few.data() : to);
-    if (padded != count) std::memcpy(to, few.data(), count * width(mean_.to_));
+    if (odd) {
+      narrow(std::span(block).first(count), to);
+    } else if (padded != count) {
+      std::memcpy(to, block.data(), count * width(mean_.to_));
+    }
     for (size_t word = 0; word * 64 < count; ++word) {
       for (uint64_t bits = undecided[word]; bits != 0; bits &= bits - 1) {
         const size_t k = word * 64 + static_cast<size_t>(std::countr_zero(bits));
@@ -130,21 +133,12 @@ class Mean::Run {
     return {inputs_[input] + first * size, count * size};
   }
 
-  void narrow(const double* block, size_t count, std::byte* to) const {
-    const KernelFunctions& functions = *mean_.functions_;
-    const ByteView bytes = std::as_bytes(std::span(block, count));
-    if (mean_.to_ == DType::kFloat32) {
-      functions.to_float32(block, count, to);
-    } else if (mean_.to_ == DType::kBFloat16) {
-      functions.to_bfloat16(block, count, to);
-    } else if (mean_.to_ == DType::kFloat16 && functions.to_float16 != nullptr) {
-      functions.to_float16(block, count, to);
-    } else if (width(mean_.to_) > 1) {
-      weights::convert_elements(bytes, DType::kFloat64, {to, count * width(mean_.to_)}, mean_.to_);
-    } else {
-      for (size_t k = 0; k < count; ++k) {
-        to[k] = static_cast<std::byte>(std::isnan(block[k]) ? 0 : round_number(block[k], mean_.to_).bits);
-      }
+  void narrow(std::span<const double> block, std::byte* to) const {
+    if (mean_.to_ == DType::kFloat16) {
+      return weights::convert_elements(std::as_bytes(block), DType::kFloat64, {to, 2 * block.size()}, mean_.to_);
+    }
+    for (size_t k = 0; k < block.size(); ++k) {
+      to[k] = static_cast<std::byte>(std::isnan(block[k]) ? 0 : round_number(block[k], mean_.to_).bits);
     }
   }
 

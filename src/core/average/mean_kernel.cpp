@@ -40,6 +40,21 @@ const KernelFunctions* functions_of(Kernel kernel) {
   }
 }
 
+KernelTarget target_of(DType dtype, const KernelFunctions& functions) {
+  switch (dtype) {
+    case DType::kFloat64:
+      return KernelTarget::kFloat64;
+    case DType::kFloat32:
+      return KernelTarget::kFloat32;
+    case DType::kBFloat16:
+      return KernelTarget::kBFloat16;
+    case DType::kFloat16:
+      return functions.has_float16 ? KernelTarget::kFloat16 : KernelTarget::kOddFloat64;
+    default:
+      return KernelTarget::kOddFloat64;
+  }
+}
+
 /// Binary digits from the first that is not 0 to the last.
 int significand_digits(DType dtype) {
   switch (dtype) {
@@ -117,7 +132,7 @@ void Mean::prepare(Kernel kernel) {
       task_.source = KernelSource::kBFloat16;
       break;
     case DType::kFloat16:
-      widen_ = functions->to_float16 == nullptr;
+      widen_ = !functions->has_float16;
       task_.source = widen_ ? KernelSource::kFloat32 : KernelSource::kFloat16;
       break;
     default:
@@ -127,8 +142,9 @@ void Mean::prepare(Kernel kernel) {
   task_.inverse = 1 / task_.sum;
   task_.half_sum = task_.sum * 0x1p-53;
   if (from_ != DType::kFloat64) set_spreads();
-  task_.nearest = to_ == DType::kFloat64;
-  task_.limit = task_.nearest ? 0x1p1000 : least_beyond(to_);
+  task_.target = target_of(to_, *functions);
+  task_.target_width = task_.target == KernelTarget::kOddFloat64 ? sizeof(double) : width(to_);
+  task_.limit = to_ == DType::kFloat64 ? 0x1p1000 : least_beyond(to_);
 }
 
 /// A sum of numbers of `digits` digits whose exponents are at most s apart, with weights whose sum has w digits, has no
