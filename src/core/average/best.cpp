@@ -74,7 +74,9 @@ std::vector<std::string> update_average_of_best(const io::Directory& run, const 
     for (const auto& [name, ema] : {std::pair(run::kWeightsName, false), std::pair(run::kAveragedEmaName, true)}) {
       if ((ema && !wanted.ema) || is_of(averaged, name, checkpoints)) continue;
       const std::string path = averaged.path_of(name);
-      attempt(path, [&] { average(paths, path, {.ema = ema, .metadata = {{kCheckpointsKey, checkpoints}}}); });
+      attempt(path, [&, ema = ema] {
+        average(paths, path, {.ema = ema, .metadata = {{kCheckpointsKey, checkpoints}}});
+      });
     }
   });
   return warnings;
