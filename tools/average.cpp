@@ -1,6 +1,8 @@
 // ckpt average IN... -o OUT: the exact mean of files, checkpoints and chosen checkpoints of runs.
 #include "core/average/average.h"
 
+#include <sys/resource.h>
+
 #include <algorithm>
 #include <array>
 #include <chrono>
@@ -222,9 +224,18 @@ void print_trials(const SoupReport& soup, Output& output) {
   }
 }
 
+/// Each input stays open: as many files as the system lets a process have.
+void allow_many_files() {
+  rlimit limit{};
+  if (::getrlimit(RLIMIT_NOFILE, &limit) != 0) return;
+  limit.rlim_cur = limit.rlim_max;
+  ::setrlimit(RLIMIT_NOFILE, &limit);  // where that is refused it stays as it was
+}
+
 int run_average(const Flags& given, Output& output) {
   using std::chrono::steady_clock;
   const steady_clock::time_point begin = steady_clock::now();
+  allow_many_files();
   Flags flags = given;
   for (std::string& in : flags.in) in = without_trailing_slash(in);
   flags.out = without_trailing_slash(flags.out);

@@ -28,6 +28,15 @@ bool checked_on_the_way(const weights::Weights& weights, const Tensor& tensor) {
   return tensor.stored.dtype != DType::kBool && tensor.stored.big_endian == kBig && weights.whole_record(tensor);
 }
 
+/// The hash of tiles one after the other, from that of those before and the next one's: tensors of any size take no
+/// more than this.
+uint64_t chained(uint64_t before, uint64_t next) {
+  std::string both;
+  append_le(both, before, 8);
+  append_le(both, next, 8);
+  return xxh3_64(as_bytes(both));
+}
+
 uint64_t count_nonfinite(ByteView elements, DType dtype) {
   std::vector<double> numbers(elements.size() / width(dtype) * weights::numbers_per_element(dtype));
   weights::as_doubles(elements, dtype, numbers);
@@ -50,7 +59,7 @@ Tiles::Tiles(const Members& members, const Plan& plan, std::vector<size_t> order
   for (size_t i = 0; i < plan.items.size(); ++i) {
     if (plan.items[i].tied_to >= 0) further_names_[static_cast<size_t>(plan.items[i].tied_to)].push_back(i);
   }
-  const std::vector<std::string> no_digests(members.list.size());
+  const std::vector<uint64_t> no_digests(members.list.size());
   for (size_t i = 0; i < plan.items.size(); ++i) {
     if (plan.items[i].first().stored.elements == 0) account(i, no_digests);
   }
@@ -109,7 +118,7 @@ void Tiles::produce(size_t item, const format::ByteSink& sink) {
   for (size_t m = 0; m < what.sources.size(); ++m) {
     if (what.sources[m]) present.push_back(m);
   }
-  std::vector<std::string> digests(members_.list.size());
+  std::vector<uint64_t> digests(members_.list.size());
   std::vector<uint32_t> crcs(members_.list.size(), 0);
   Seen seen;
   for (uint64_t left = tiles_at(position); left > 0; --left) {
@@ -117,7 +126,7 @@ void Tiles::produce(size_t item, const format::ByteSink& sink) {
     for (size_t i = 0; i < present.size(); ++i) {
       const OfMember& one = slot.members[i];
       const size_t m = present[i];
-      append_le(digests[m], one.hash, 8);
+      digests[m] = chained(digests[m], one.hash);
       crcs[m] = crc32_combine(crcs[m], one.crc, one.bytes);
       if (one.nonfinite != 0) met_.nonfinite[{m, item}] += one.nonfinite;
     }
@@ -141,13 +150,14 @@ void Tiles::produce(size_t item, const format::ByteSink& sink) {
 }
 
 /// Sums do not depend on the order in which items come.
-void Tiles::account(size_t item, const std::vector<std::string>& digests) {
+void Tiles::account(size_t item, const std::vector<uint64_t>& digests) {
   const Item& what = plan_.items[item];
   for (size_t m = 0; m < members_.list.size(); ++m) {
     if (!what.sources[m]) continue;
     const StoredTensor& stored = what.sources[m]->stored;
     std::string entry(1, 'a');
-    entry += what.name + '\0' + ckpt::describe(stored.dtype, stored.shape) + '\0' + digests[m];
+    entry += what.name + '\0' + ckpt::describe(stored.dtype, stored.shape) + '\0';
+    append_le(entry, digests[m], 8);
     hash_sums_[m].first += xxh3_64(as_bytes(entry));
     entry[0] = 'b';
     hash_sums_[m].second += xxh3_64(as_bytes(entry));

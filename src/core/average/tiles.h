@@ -84,7 +84,7 @@ class Tiles {
             OfMember& seen) const;
   Slot& wait_for(uint64_t sequence);
   void release(Slot& slot);
-  void account(size_t item, const std::vector<std::string>& digests);
+  void account(size_t item, const std::vector<uint64_t>& digests);
   uint64_t tiles_at(size_t position) const;
 
   const Members& members_;
