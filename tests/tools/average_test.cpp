@@ -1,4 +1,5 @@
 #include <gtest/gtest.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 
 #include <cmath>
@@ -233,6 +234,20 @@ TEST_F(Average, MistakesInFlagsAreUsage) {
   EXPECT_EQ(ckpt({"average", "-o", out_}).code, 2);
   EXPECT_EQ(ckpt({"average", a_, b_, "-o", dir_ / "out.xyz"}).code, 2);
   EXPECT_FALSE(std::filesystem::exists(out_));
+}
+
+TEST_F(Average, TakesMoreInputsThanFilesMayBeOpenAtFirst) {
+  rlimit before{};
+  ASSERT_EQ(::getrlimit(RLIMIT_NOFILE, &before), 0);
+  const rlimit few{64, before.rlim_max};
+  ASSERT_EQ(::setrlimit(RLIMIT_NOFILE, &few), 0);
+  std::vector<std::string> words{"average", "-o", out_};
+  words.insert(words.end(), 99, a_);
+  words.push_back(b_);
+  const Outcome outcome = ckpt(words);
+  ::setrlimit(RLIMIT_NOFILE, &before);
+  ASSERT_EQ(outcome.code, 0) << outcome.err;
+  EXPECT_EQ(floats_in(out_).at("b").at(0), 10.2f);
 }
 
 TEST_F(Average, TellsWhatIsWrongWithAnInput) {
