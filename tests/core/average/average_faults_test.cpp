@@ -303,6 +303,9 @@ INSTANTIATE_TEST_SUITE_P(Formats, AverageOutputTest,
 // --- Limits ---------------------------------------------------------------------------------------------------------
 
 TEST_F(AverageFaultsTest, MoreInputsThanFilesMayBeOpenIsAnErrorThatSaysSo) {
+#ifdef __SANITIZE_ADDRESS__
+  GTEST_SKIP() << "UBSan looks at an object by way of a pipe, which cannot be opened here";
+#endif
   const std::vector<std::string> inputs(100, b_);
   const int status = test::run_in_child([&] {
     const rlimit limit{50, 50};
