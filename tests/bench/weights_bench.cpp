@@ -7,34 +7,29 @@
 // PATH: an interpreter that can import torch and safetensors (CKPT_TEST_PYTHON where it is not given).
 #include <ckpt/model_state.h>
 #include <fcntl.h>
-#include <malloc.h>
 #include <sys/mman.h>
 #include <torch/script.h>
 #include <torch/torch.h>
 #include <unistd.h>
 
-#include <algorithm>
 #include <atomic>
-#include <chrono>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <filesystem>
 #include <fstream>
-#include <functional>
-#include <map>
 #include <sstream>
-#include <stdexcept>
 #include <string>
 #include <thread>
 #include <vector>
 
+#include "bench.h"
+
 namespace {
 
 namespace fs = std::filesystem;
-using Clock = std::chrono::steady_clock;
+using namespace ckpt::bench;
 
-constexpr size_t kBlock = 4 << 20;
 constexpr int kInOneModule = 10;  // tensors: LibTorch's archives are slow with many names in one level
 
 struct Settings {
@@ -44,12 +39,6 @@ struct Settings {
   std::string dir = "/tmp";
   std::string python;
 };
-
-double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
-
-void check(bool ok, const std::string& what) {
-  if (!ok) throw std::runtime_error(what + ": " + std::strerror(errno));
-}
 
 struct Block : torch::nn::Module {
   explicit Block(int64_t elements) {
@@ -67,73 +56,6 @@ struct ModelImpl : torch::nn::Module {
   }
 };
 TORCH_MODULE(Model);
-
-/// Medians by name, in the order of the first time.
-class Times {
- public:
-  /// `body` returns nothing, or the seconds that count.
-  template <class Body>
-  void measure(const std::string& name, int repeat, Body body) {
-    std::vector<double> seconds;
-    for (int i = 0; i < repeat; ++i) {
-      const auto start = Clock::now();
-      if constexpr (std::is_same_v<decltype(body()), double>) {
-        seconds.push_back(body());
-      } else {
-        body();
-        seconds.push_back(seconds_since(start));
-      }
-    }
-    add(name, seconds);
-  }
-  void add(const std::string& name, std::vector<double> seconds) {
-    std::sort(seconds.begin(), seconds.end());
-    median_[name] = seconds[seconds.size() / 2];
-    std::printf("  %-52s %9.2f ms   (best %.2f)\n", name.c_str(), median_[name] * 1e3, seconds.front() * 1e3);
-    std::fflush(stdout);
-  }
-  double operator[](const std::string& name) const {
-    const auto found = median_.find(name);
-    return found == median_.end() ? 0 : found->second;
-  }
-
- private:
-  std::map<std::string, double> median_;
-};
-
-/// Anonymous memory of this process beyond what it had, at its highest while `body` runs, in MiB.
-template <class Body>
-double peak_anonymous_mib(Body body) {
-  const auto anonymous = [] {
-    std::ifstream status("/proc/self/status");
-    for (std::string line; std::getline(status, line);) {
-      if (line.rfind("RssAnon:", 0) == 0) return std::stod(line.substr(8)) / 1024;
-    }
-    return 0.0;
-  };
-  ::malloc_trim(0);  // what the heap keeps could be used again unseen
-  const double before = anonymous();
-  std::atomic<bool> done{false};
-  double peak = before;
-  std::thread watcher([&] {
-    while (!done) {
-      peak = std::max(peak, anonymous());
-      std::this_thread::sleep_for(std::chrono::milliseconds(2));
-    }
-  });
-  body();
-  done = true;
-  watcher.join();
-  return peak - before;
-}
-
-void warm(const std::string& path) {
-  std::vector<char> buffer(kBlock);
-  const int fd = ::open(path.c_str(), O_RDONLY);
-  check(fd >= 0, path);
-  while (::read(fd, buffer.data(), buffer.size()) > 0) continue;
-  ::close(fd);
-}
 
 /// The file's tensors into the memory of live ones by mmap and memcpy, on two threads: what safetensors in Python does.
 void mmap_and_copy(const ckpt::ModelState& file, const ckpt::StateDict& live) {
@@ -166,12 +88,11 @@ void read_and_write(const std::string& from, const std::string& to) {
   check(::posix_fallocate(out, 0, static_cast<off_t>(bytes)) == 0, "fallocate");
   std::atomic<size_t> next{0};
   const auto work = [&] {
-    auto* buffer = static_cast<std::byte*>(std::aligned_alloc(4096, kBlock));
+    const Buffer buffer = make_buffer(kBlock);
     for (size_t at = next.fetch_add(kBlock); at + kBlock <= bytes; at = next.fetch_add(kBlock)) {
-      check(::pread(in, buffer, kBlock, static_cast<off_t>(at)) == kBlock, "pread");
-      check(::pwrite(out, buffer, kBlock, static_cast<off_t>(at)) == kBlock, "pwrite");
+      check(::pread(in, buffer.get(), kBlock, static_cast<off_t>(at)) == kBlock, "pread");
+      check(::pwrite(out, buffer.get(), kBlock, static_cast<off_t>(at)) == kBlock, "pwrite");
     }
-    std::free(buffer);
   };
   std::thread other(work);
   work();
@@ -255,27 +176,6 @@ const Ratio kRatios[] = {
     {"convert torch to safetensors", "floor: read + write", "<= 1.3"},
 };
 
-Settings parse(int argc, char** argv) {
-  Settings settings;
-  if (const char* python = std::getenv("CKPT_TEST_PYTHON")) settings.python = python;
-  for (int i = 1; i < argc; ++i) {
-    const std::string arg = argv[i], value = arg.substr(std::min(arg.size(), arg.find('=') + 1));
-    if (arg.rfind("--gib=", 0) == 0)
-      settings.gib = std::stod(value);
-    else if (arg.rfind("--tensors=", 0) == 0)
-      settings.tensors = std::stoi(value);
-    else if (arg.rfind("--repeat=", 0) == 0)
-      settings.repeat = std::stoi(value);
-    else if (arg.rfind("--dir=", 0) == 0)
-      settings.dir = value;
-    else if (arg.rfind("--python=", 0) == 0)
-      settings.python = value;
-    else
-      throw std::runtime_error("unknown argument " + arg);
-  }
-  return settings;
-}
-
 struct Files {
   std::string safetensors, torch, archive;
 };
@@ -340,12 +240,7 @@ void run(const Settings& settings) {
   if (!settings.python.empty()) measure_python(settings, files.torch, files.safetensors, times);
 
   std::printf("\nratios\n");
-  for (const Ratio& ratio : kRatios) {
-    const double value = times[ratio.value], against = times[ratio.against];
-    if (value <= 0 || against <= 0) continue;
-    std::printf("  %-44s / %-36s %7.2f  %s%s\n", ratio.value, ratio.against, value / against, *ratio.aim ? "aim " : "",
-                ratio.aim);
-  }
+  for (const Ratio& ratio : kRatios) times.ratio(ratio.value, ratio.against, ratio.aim);
   std::printf("  anonymous memory of the conversion: %.0f MiB, aim <= 64\n", anonymous);
   std::printf("  index: aim <= 20 ms\n");
 }
@@ -353,21 +248,18 @@ void run(const Settings& settings) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  try {
-    Settings settings = parse(argc, argv);
-    std::string place = settings.dir + "/ckpt-bench-XXXXXX";
-    check(::mkdtemp(place.data()) != nullptr, place);
-    settings.dir = place;
-    try {
-      run(settings);
-    } catch (...) {
-      fs::remove_all(place);
-      throw;
-    }
-    fs::remove_all(place);
-    return 0;
-  } catch (const std::exception& error) {
-    std::fprintf(stderr, "ckpt_weights_bench: %s\n", error.what());
-    return 1;
-  }
+  return run_bench("ckpt_weights_bench", [&] {
+    Settings settings;
+    if (const char* python = std::getenv("CKPT_TEST_PYTHON")) settings.python = python;
+    Arguments(argc, argv)
+        .take("gib", settings.gib)
+        .take("tensors", settings.tensors)
+        .take("repeat", settings.repeat)
+        .take("dir", settings.dir)
+        .take("python", settings.python)
+        .done();
+    const Directory place(settings.dir);
+    settings.dir = place.path();
+    run(settings);
+  });
 }
