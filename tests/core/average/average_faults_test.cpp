@@ -5,7 +5,6 @@
 #include <mutex>
 
 #include "average_testing.h"
-#include "core/run/names.h"
 #include "core/run/run.h"
 #include "core/weights/training_files.h"
 #include "support/fault_hook.h"
@@ -170,16 +169,22 @@ class AverageOutputTest : public AverageFaultsTest, public ::testing::WithParamI
   bool is_old() const { return content(out_) == content(dir_ / "kept"); }
   bool is_new() const {
     if (!is_run()) return content(out_) == new_;
-    const std::string step = out_ + "/" + run::step_name(3);
+    const std::string step = step_of(out_);
     return content(step + "/state.pt") == new_ && run::verify(io::Directory::open(step), 1).empty();
+  }
+  /// The checkpoint of a run as readers find it: where a system cannot swap two names, one that is being replaced has
+  /// another name for a moment.
+  static std::string step_of(const std::string& run) {
+    const run::Scan scan = run::scan(io::Directory::open(run));
+    return scan.checkpoints.empty() ? run : scan.checkpoints[0].path;
   }
   /// Of a run: the manifest of its checkpoint.
   static std::string content(const std::string& path) {
-    return test::read_all(fs::is_directory(path) ? path + "/" + run::step_name(3) + "/MANIFEST.json" : path);
+    return test::read_all(fs::is_directory(path) ? step_of(path) + "/MANIFEST.json" : path);
   }
   void make_new() {
     average::average(inputs(), out_, options());
-    new_ = content(is_run() ? out_ + "/" + run::step_name(3) + "/state.pt" : out_);
+    new_ = content(is_run() ? step_of(out_) + "/state.pt" : out_);
     ASSERT_FALSE(new_.empty());
     ASSERT_TRUE(is_new() && !is_old());
   }
