@@ -10,11 +10,13 @@
 #include "libtorch/state_helpers.h"
 #include "libtorch/weights_helpers.h"
 
-// LibTorch keeps this to itself, so who derives from its norm layers must have one.
+#if TORCH_VERSION_MAJOR < 2
+// LibTorch 1.13 keeps this to itself, so who derives from its norm layers must have one.
 template <size_t D, typename Derived>
 void torch::nn::BatchNormImplBase<D, Derived>::pretty_print(std::ostream& stream) const {
   stream << "BatchNorm" << D << "d";
 }
+#endif
 
 namespace ckpt {
 namespace {
