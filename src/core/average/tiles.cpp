@@ -99,7 +99,7 @@ void Tiles::restart_at(size_t position) {
   stop();
   stopping_ = false;
   for (Slot& slot : slots_) slot = Slot();
-  taken_ = consumed_ = 0;
+  taken_ = consumed_ = ready_ = 0;
   next_ = advised_ = {position, 0};
   advised_ahead_ = 0;
   position_ = position;
@@ -175,17 +175,25 @@ void Tiles::release(Slot& slot) {
   const std::lock_guard lock(mutex_);
   slot.state = Slot::State::kFree;
   ++consumed_;
+  --ready_;
   if (taken_ - consumed_ <= slots_.size() / 2) to_workers_.notify_all();
+}
+
+/// Whether the caller has what it sleeps for, and a few more or all there will be without it.
+bool Tiles::is_worth_waking() const {
+  constexpr size_t kWorth = 4;
+  const Slot& slot = slots_[awaited_ % slots_.size()];
+  return slot.state == Slot::State::kReady && slot.sequence == awaited_ &&
+         (ready_ >= kWorth || ready_ == taken_ - consumed_);
 }
 
 Tiles::Slot& Tiles::wait_for(uint64_t sequence) {
   Slot& slot = slots_[sequence % slots_.size()];
   std::unique_lock lock(mutex_);
-  const auto is_ready = [&] { return slot.state == Slot::State::kReady && slot.sequence == sequence; };
-  if (!is_ready()) {
+  if (slot.state != Slot::State::kReady || slot.sequence != sequence) {
     to_workers_.notify_all();
     awaited_ = sequence;
-    to_caller_.wait(lock, is_ready);
+    to_caller_.wait(lock, [&] { return is_worth_waking(); });
     awaited_ = kNothing;
   }
   if (slot.error) std::rethrow_exception(slot.error);
@@ -243,7 +251,8 @@ void Tiles::work() {
     }
     const std::lock_guard lock(mutex_);
     slots_[slot].state = Slot::State::kReady;
-    if (slots_[slot].sequence == awaited_) to_caller_.notify_one();
+    ++ready_;
+    if (awaited_ != kNothing && is_worth_waking()) to_caller_.notify_one();
   }
 }
 

@@ -83,6 +83,7 @@ class Tiles {
   void read(size_t member, const weights::Tensor& tensor, const format::StoredTensor& tile, std::span<std::byte> into,
             OfMember& seen) const;
   Slot& wait_for(uint64_t sequence);
+  bool is_worth_waking() const;
   void release(Slot& slot);
   void account(size_t item, const std::vector<uint64_t>& digests);
   uint64_t tiles_at(size_t position) const;
@@ -108,6 +109,7 @@ class Tiles {
   Place next_;
   uint64_t taken_ = 0;     // sequence of the next tile to be taken by a thread
   uint64_t consumed_ = 0;  // and of the next one that the caller wants
+  uint64_t ready_ = 0;     // tiles that are done and not consumed
   static constexpr uint64_t kNothing = UINT64_MAX;
   uint64_t awaited_ = kNothing;  // what the caller sleeps for
   Place advised_;
